@@ -67,7 +67,7 @@ def noise(which: Student) -> Tensor:
     """Where samples start, (2, C, *S)."""
     if which.facts.family == "dit":
         return torch.randn(2, *which.family.sample_shape(which.model), generator=torch.Generator().manual_seed(5))
-    return states(seed=5)
+    return states(ZOO[which.facts.family], seed=5)
 
 
 def told(which: Student) -> dict[str, Tensor]:

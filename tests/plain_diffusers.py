@@ -42,7 +42,7 @@ def by_pipeline(job: dict) -> torch.Tensor:
     if hasattr(pipeline, "unet"):
         # The pipelines of U-Nets give noise no dtype: their own is that of the texts.
         call["latents"] = call["latents"].to(told["torch_dtype"])
-    return pipeline(**call).images
+    return pipeline(**call)[0]
 
 
 @torch.no_grad()
@@ -57,7 +57,7 @@ def by_network(job: dict) -> torch.Tensor:
     parts = {part: transformer, "scheduler": kind.from_pretrained(job["folder"], subfolder="scheduler")}
     pipeline = DiffusionPipeline.from_pretrained(job["base"], torch_dtype=dtype, **parts, **absent(job["base"]))
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline(**call_of(job)).images
+    return pipeline(**call_of(job))[0]
 
 
 @torch.no_grad()

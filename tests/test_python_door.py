@@ -202,11 +202,11 @@ def test_exceptions_that_commands_explain_are_explained_here(tiny, monkeypatch) 
     def full(*arguments: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "a.png")
 
-    monkeypatch.setattr("piflow_cli.sampling.sample.write_png", full)
+    monkeypatch.setattr("piflow_cli.sampling.sample.write_bytes", full)
     with pytest.raises(piflow.RunError, match=r"the disk is full: a\.png"):
         piflow.sample(RUN, seeds=[0])
     # A fault of the program stays what Python calls it.
-    monkeypatch.setattr("piflow_cli.sampling.sample.write_png", lambda *arguments: 1 / 0)
+    monkeypatch.setattr("piflow_cli.sampling.sample.write_bytes", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         piflow.sample(RUN, seeds=[0])
 

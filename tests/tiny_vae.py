@@ -16,8 +16,10 @@ def tiny_vae(name: str, factor: int = 8) -> nn.Module:
     """The VAE of the family ``name``: latents of four channels, ``factor`` pixels a position each way."""
     torch.manual_seed(0)
     stages = factor.bit_length()
-    if family_of(name).vae_name == "AutoencoderKLQwenImage":
-        return diffusers.AutoencoderKLQwenImage(
+    if family_of(name).vae_name in ("AutoencoderKLQwenImage", "AutoencoderKLWan"):
+        stated = {"scale_factor_spatial": factor} if name == "wan" else {}
+        return getattr(diffusers, family_of(name).vae_name)(
+            **stated,
             base_dim=8,
             z_dim=4,
             dim_mult=[1] * stages,

@@ -26,6 +26,7 @@ from piflow_cli.teachers.encoders import REFERENCE, with_negative
 
 TEXT, WIDTH = 7, 32
 LATENTS = (4, 8, 12)
+LATENT_FRAMES = 3
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,16 @@ class Row:
             return latents
         factor = () if self.family == "krea2" else (8,)
         return pipeline._unpack_latents(latents, 8 * x.shape[-2], 8 * x.shape[-1], *factor).reshape(x.shape)
+
+    @property
+    def makes_videos(self) -> bool:
+        """Whether its latents have frames."""
+        return family_of(self.family).frame_step is not None
+
+    @property
+    def latents(self) -> tuple[int, ...]:
+        """Shape (C, *S) of the latents of one sample."""
+        return (LATENTS[0], LATENT_FRAMES, *LATENTS[1:]) if self.makes_videos else LATENTS
 
     @property
     def unpacks_itself(self) -> bool:
@@ -281,6 +292,18 @@ ZOO = {
             {"guidance_scale": 1.0},
         ),
         Row(
+            "wan",
+            "WanTransformer3DModel",
+            dict(
+                in_channels=4, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+                text_dim=WIDTH, freq_dim=16, ffn_dim=48, rope_max_seq_len=32,
+            ),
+            5.0,
+            "plain",
+            fixed_text,
+            {"guidance_scale": 1.0},
+        ),
+        Row(
             "z-image",
             "ZImageTransformer2DModel",
             dict(
@@ -309,14 +332,17 @@ def stack(texts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: nn.utils.rnn.pad_sequence([text[name] for text in texts], batch_first=True) for name in texts[0]}
 
 
-def states(batch: int = 2, seed: int = 1) -> Tensor:
-    return torch.randn(batch, *LATENTS, generator=seeded(seed))
+def states(row: Row | None = None, batch: int = 2, seed: int = 1) -> Tensor:
+    """States of the model of ``row``; of pictures where none is named."""
+    return torch.randn(batch, *(LATENTS if row is None else row.latents), generator=seeded(seed))
 
 
 RAW = torch.tensor([0.9, 0.4], dtype=torch.float64)
 GRID = TimeGrid(2, 0.5, 3.2)
 
 every_family = pytest.mark.parametrize("row", ZOO.values(), ids=ZOO)
+PICTURES = {name: row for name, row in ZOO.items() if not row.makes_videos}
+every_family_of_pictures = pytest.mark.parametrize("row", PICTURES.values(), ids=PICTURES)
 # Those whose texts have a mask.
 MASKED = [name for name, row in ZOO.items() if any("mask" in entry for entry in row.encode(1))]
 every_masked_family = pytest.mark.parametrize("name", MASKED)
@@ -358,7 +384,7 @@ def zoo_preset(row: Row, folder: Path, **changes: object) -> tuple[Path, Preset]
             "guidance_mode": row.guidance_mode,
         },
         "adapter": {"rank": 4, "alpha": 8.0, "dropout": 0.1, "base_precision": "fp32"},
-        "data": {},
+        "data": {"frames": 9} if row.makes_videos else {},
         "policy": dict(SMALL_POLICY),
         "imitation": {"states": 2, "window": 1, "dropout": 0.1, "mixing_iterations": 0, "loss_scale": 1.0},
         "optimisation": optimisation(iterations=4, batch_size=2, warmup=1),

@@ -9,7 +9,7 @@ import typer
 
 from piflow_cli.commands.completions import complete_student
 from piflow_cli.commands.options import MEMORY, MODEL, OUTPUT, SAMPLING, setting, switch
-from piflow_cli.presets.bounds import BATCH, EVALUATIONS, IMAGES, SIDE, SUBSTEPS
+from piflow_cli.presets.bounds import BATCH, EVALUATIONS, FRAMES, IMAGES, SIDE, SUBSTEPS
 
 Student = Annotated[
     str | None,
@@ -66,6 +66,7 @@ Width = Annotated[
     int | None,
     setting("--width", "Width in pixels; default: that of training, if known, or 1024.", SAMPLING, "N", 1, SIDE),
 ]
+Frames = Annotated[int | None, setting("--frames", "Frames of a video; default: as trained.", SAMPLING, "N", 1, FRAMES)]
 Labels = Annotated[
     str | None, setting("--labels", "Classes, like 0-9 or 3,5; default: all, by seed.", SAMPLING, "RANGES")
 ]
@@ -110,4 +111,8 @@ BatchSize = Annotated[
 
 Output = Annotated[Path | None, setting("--output", "Folder of the images; default: samples/<name>.", OUTPUT, "DIR")]
 Grid = Annotated[bool, switch("--grid/--no-grid", "Also write one picture of all images (default).", OUTPUT)]
+Mp4 = Annotated[
+    bool | None,
+    switch("--mp4/--no-mp4", "Write videos as MP4 too, beside GIF; default: where the package av is there.", OUTPUT),
+]
 Metadata = Annotated[bool, switch("--metadata/--no-metadata", "Write the recipe into each PNG (default).", OUTPUT)]

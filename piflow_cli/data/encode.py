@@ -191,7 +191,7 @@ def _finished(
         if absent:
             raise lacking(cache, absent)
         if samples:
-            buckets.append(Bucket(factory.latent_shape(*size), samples))
+            buckets.append(Bucket(factory.latent_shape(*size, section.frames), samples))
     if not buckets:
         raise UsageError(
             f"no picture of {section.captioned} can be used: {summary(skipped)}",

@@ -31,9 +31,9 @@ class SampleKeys:
 
 @dataclass(frozen=True)
 class Bucket:
-    """Samples of one size. ``shape`` (C, h, w) of their latents."""
+    """Samples of one size. ``shape`` (C, *S) of their latents."""
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     samples: Sequence[SampleKeys]
 
 

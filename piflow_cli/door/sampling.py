@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -103,6 +104,8 @@ def sample(
         prompts_from, text_column: a file or data set of prompts.
         references: a picture to edit, or one for each prompt, of a model that edits pictures.
         height, width: size in pixels.
+        frames: of each video; default: as trained.
+        mp4: write videos as MP4 too, beside GIF; default: where the package av is installed.
         loras: further adapters, each with its scale.
         base_precision, offload, compile, device, batch_size: how to compute; default: on the GPU if there is one, and
             a loaded student where it is.
@@ -111,8 +114,9 @@ def sample(
         console: takes progress and warnings.
 
     Returns the images in the order of prompts and seeds, 8 bits a channel; ``image.info["piflow"]`` is the recipe of
-    each as JSON. An image depends on its seed, and its label or prompt, not on the batch it is made in. Processes that
-    torchrun or accelerate started share the work, and the first of them gets the images; the others get none.
+    each as JSON. A video is an animated GIF, whose recipe is ``image.info["comment"]``. An image depends on its seed,
+    and its label or prompt, not on the batch it is made in. Processes that torchrun or accelerate started share the
+    work, and the first of them gets the images; the others get none.
 
     Raises:
         UsageError: what is asked does not go together, or is not there, with all faults of the numbers.
@@ -139,7 +143,7 @@ def _device(student: object, device: str | None) -> str:
 
 
 def _read(path: Path) -> Image.Image:
-    """A picture in memory, with its recipe, so that its file may go."""
-    with Image.open(path) as image:
-        image.load()
-        return image
+    """A picture in memory, with its recipe, so that its file may go; of a video all frames."""
+    image = Image.open(BytesIO(path.read_bytes()))
+    image.load()
+    return image

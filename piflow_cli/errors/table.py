@@ -12,6 +12,7 @@ from .recognition import TableEntry, first_line, has_number, is_a, is_called, is
 SHOWN = 60  # characters of a name that is too long
 
 INSTALL_HINTS = {
+    "av": 'pip install "piflow[video]"',
     "bitsandbytes": 'pip install "piflow[lowvram]"',
     "tensorboard": 'pip install "piflow[trackers]"',
     "wandb": 'pip install "piflow[trackers]"',

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..core.tensors import all_finite
 from ..errors import RunError
-from ..reports.images import png_of, to_images, write_png
+from ..reports.images import png_of, to_images, write_bytes
 from ..sampling.request import ImageSpec, batches
 from ..system.files import cache_key
 from ..system.group import Processes
@@ -282,5 +282,5 @@ class Gathered:
             for part in own:
                 for stem, png in part.pictures.items():
                     path = generation.file(self.candidate, stem)
-                    write_png(png, path)
+                    write_bytes(png, path)
                     generation.written.add(path)

@@ -12,6 +12,7 @@ import torch
 from ..core.policies.kinds import policy_kind
 from ..errors import UsageError
 from ..presets.contradictions import USUAL_SIDE
+from ..presets.families import frame_step_of
 from ..presets.folders import SHIPPED_PREFIX
 from ..sampling.text_specs import usual_size
 from ..students.evaluations import steps_told
@@ -19,6 +20,7 @@ from ..students.facts import StudentFacts
 from ..students.fused_loras import told_loras
 from ..students.open import FoundStudent, preset_of
 from ..teachers import family_of
+from ..teachers.base import TeacherFamily
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import CONFIGS, hub_id, locate
 from ..wording import evaluations
@@ -64,9 +66,7 @@ def write_card(
     from huggingface_hub import ModelCardData
 
     family = family_of(facts.family, facts.guidance)
-    text_to_image = isinstance(family, TextToImageFamily)
     edits = isinstance(family, TextToImageFamily) and family.shown
-    kind = "image-to-image" if edits else "text-to-image" if text_to_image else "unconditional-image-generation"
     license = _license(facts, source, teacher)
     base = hub_id(facts.base)
     tags: dict[str, Any] = {} if license is None else license_tags(license)
@@ -74,10 +74,11 @@ def write_card(
         base_model=None if base is None else base[0],
         base_model_relation=None if base is None else format.relation,
         library_name="diffusers",
-        pipeline_tag=kind,
+        pipeline_tag=_task(family),
         tags=[TAG, "few-step", "distillation", facts.policy, family.model_name],
         **tags,
     )
+    made = "picture" if frame_step_of(facts.family) is None else "video"
     picture = f"![Samples]({PICTURE_NAME})\n\n" if (folder / PICTURE_NAME).is_file() else ""
     text = f"""\
 ---
@@ -86,7 +87,7 @@ def write_card(
 
 # {escaped(name)}
 
-A student of {escaped(facts.teacher if base is None else facts.base)} that makes a picture in {evaluations(facts.nfe)},
+A student of {escaped(facts.teacher if base is None else facts.base)} that makes a {made} in {evaluations(facts.nfe)},
 distilled by policy imitation ([π-Flow]({PAPER})) with piflow {escaped(facts.version)}.
 
 {picture}{_table({**_told(facts, license), **export})}
@@ -98,6 +99,15 @@ distilled by policy imitation ([π-Flow]({PAPER})) with piflow {escaped(facts.ve
 {_steps(facts, format)} Guidance is distilled in: no pipeline may guide on top of it.
 """
     (folder / CARD_NAME).write_text(text, encoding="utf-8")
+
+
+def _task(family: TeacherFamily) -> str:
+    """The Hub's name of what a model does."""
+    if not isinstance(family, TextToImageFamily):
+        return "unconditional-image-generation"
+    if family.shown:
+        return "image-to-image"
+    return "text-to-image" if family.frame_step is None else "text-to-video"
 
 
 def escaped(text: str) -> str:
@@ -153,10 +163,12 @@ def sizes_told(found: FoundStudent) -> str:
     family = found.family
     if not isinstance(family, TextToImageFamily):
         return ""
-    sized, (width, height) = family.sized_by(locate(*found.base, CONFIGS)), usual_size(found)
+    sized, usual = family.sized_by(locate(*found.base, CONFIGS)), usual_size(found)
     told = {}
-    if sized.vae_factor != family.vae_factor or (width, height) != (USUAL_SIDE, USUAL_SIDE):
-        told |= family.asked_size(height, width)
+    if sized.vae_factor != family.vae_factor or (usual.width, usual.height) != (USUAL_SIDE, USUAL_SIDE):
+        told |= family.asked_size(usual.height, usual.width)
+    if usual.frames is not None:
+        told["num_frames"] = usual.frames
     if sized.text_length != family.text_length:
         told["max_sequence_length"] = sized.text_length
     return "".join(f", {name}={value}" for name, value in told.items())
@@ -167,6 +179,13 @@ def base_told(base: str) -> tuple[str, str]:
     if base.startswith(SHIPPED_PREFIX):
         return "from piflow_cli.weights.locate import locate\n", f"locate({base!r})"
     return "", repr(base)
+
+
+def saved(family: TeacherFamily, call: str, name: str) -> tuple[str, str]:
+    """A line of imports, and a statement that saves what the ``call`` of a pipeline makes as ``name``."""
+    if isinstance(family, TextToImageFamily):
+        return family.saved(call, name)
+    return "", f'{call}.images[0].save("{name}.png")'
 
 
 def sampling_call(facts: StudentFacts, sizes: str = "") -> str:

@@ -141,7 +141,7 @@ def _told_in(inputs: Inputs, dtype: torch.dtype) -> Inputs:
 def fixed_inputs(student: Student) -> Inputs:
     """The same random states and conditioning for every student of one architecture: small, so that a CPU is enough.
 
-    Latents of text-to-image students are 8 x 8, their texts of at most 8 tokens.
+    Latents of text-to-image students are 8 x 8, those of videos two of them, and their texts of at most 8 tokens.
     """
     family, model = student.family, student.model
     generator = torch.Generator().manual_seed(SEED)
@@ -153,10 +153,11 @@ def fixed_inputs(student: Student) -> Inputs:
     else:
         assert isinstance(family, TextToImageFamily), "a student is told a text or a class"
         conditioning = _random_texts(family, student, batch, generator)
-        shape = (family.latent_channels(model.config), SIDE, SIDE)
-        dtype = next(root(student.model).parameters()).dtype
+        frames = None if family.frame_step is None else 1 + family.frame_step
+        side = SIDE * family.vae_factor
+        shape = family.latent_shape(model.config, (side, side), frames)
         for name in family.longest_reference(shape):
-            conditioning[name] = torch.randn(batch, *shape, generator=generator).to(dtype)
+            conditioning[name] = torch.randn(batch, *shape, generator=generator).to(model.dtype)
     x = torch.randn(batch, *shape, generator=generator)
     device = next(root(model).parameters()).device
     conditioning = {name: value.to(device) for name, value in conditioning.items()}
@@ -164,7 +165,7 @@ def fixed_inputs(student: Student) -> Inputs:
 
 
 def _random_texts(family: TextToImageFamily, student: Student, batch: int, generator: torch.Generator) -> Conditioning:
-    dtype = next(root(student.model).parameters()).dtype
+    dtype = root(student.model).dtype
     texts = {}
     for name, longest in family.longest_conditioning(student.model).items():
         tokens = longest.ndim > 1 and longest.shape[1] == family.text_length
@@ -179,7 +180,7 @@ def _random_texts(family: TextToImageFamily, student: Student, batch: int, gener
 @torch.no_grad()
 def velocities(student: Student, inputs: Inputs) -> Tensor:
     """Velocities (3, B, C, *S) float32 of the student's policies at ``inputs``, at the source and below it."""
-    dtype = next(root(student.model).parameters()).dtype
+    dtype = root(student.model).dtype
     # States stay float32 beside a bfloat16 base, as in training.
     with torch.autocast(inputs.x.device.type, dtype=dtype, enabled=dtype in (torch.bfloat16, torch.float16)):
         policy = student.policy(student.model, inputs.x, inputs.raw, inputs.conditioning)

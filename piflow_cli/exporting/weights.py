@@ -89,8 +89,11 @@ def own_weights(student: Student) -> Weights:
 def base_dtype(student: Student) -> torch.dtype:
     """The dtype of the weights below adapters; of a fully trained student, its own."""
     own = {id(value) for value in student.model.parameters()} if isinstance(student.model, View) else set()
+    base = root(student.model)
     return next(
-        value.dtype for value in root(student.model).parameters() if id(value) not in own and value.is_floating_point()
+        value.dtype
+        for name, value in base.named_parameters()
+        if id(value) not in own and value.is_floating_point() and not stays_whole(name, type(base))
     )
 
 

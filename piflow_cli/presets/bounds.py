@@ -60,6 +60,7 @@ EVALUATIONS = Bound(1000, "which is how many timesteps a scheduler of diffusers 
 SUBSTEPS = Bound(100_000, "beyond which float32 rounds more away than a finer grid gains")
 TEACHER_STEPS = Bound(10_000, "beyond which float32 rounds more away than finer steps gain")
 SIDE = Bound(8192, "beyond which PNG readers take a square picture for an attack")
+FRAMES = Bound(1000, "which is a minute of video, and more than any of the models has seen")
 ITERATIONS = Bound(9_999_999, "since the names of checkpoints have seven digits")
 BATCH = Bound(1_000_000, "since a batch is in memory at once")
 IMAGES = Bound(10_000_000, "which is already two hundred times what FID is measured on")

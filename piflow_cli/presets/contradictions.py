@@ -8,7 +8,17 @@ from typing import Any
 from piflow_cli.core.policies.kinds import policy_kind
 from piflow_cli.core.segments import segment_length
 from piflow_cli.presets.choices import BITSANDBYTES
-from piflow_cli.presets.families import CLASS, INPUT, TEXT, conditioning_of, guided_by, renormalised_by, shown_a_picture
+from piflow_cli.presets.families import (
+    CLASS,
+    INPUT,
+    TEXT,
+    conditioning_of,
+    frame_step_of,
+    frames_near,
+    guided_by,
+    renormalised_by,
+    shown_a_picture,
+)
 from piflow_cli.presets.faults import Contradiction, Mend
 from piflow_cli.presets.schema import (
     DATA_SOURCES,
@@ -25,6 +35,7 @@ from piflow_cli.presets.schema import (
 FEW = 4
 PLAIN, EMBEDDED, RENORMALISED = "plain", "embedded", "renormalised"
 USUAL_SIDE = 1024  # pixels, as all the shipped presets of texts have it
+USUAL_FRAMES = 80  # and one more, as the stock pipelines of videos have it
 
 
 def contradictions(sections: Mapping[str, Any]) -> Iterator[Contradiction]:
@@ -44,6 +55,8 @@ def contradictions(sections: Mapping[str, Any]) -> Iterator[Contradiction]:
     data = sections.get("data")
     if data is not None:
         yield from _data_contradictions(data, teacher)
+        if teacher is not None:
+            yield from _frame_contradictions(data, teacher)
     if data is not None and imitation is not None and imitation.data_free is False and data.source in WITHOUT_PICTURES:
         yield Contradiction(
             "imitation.data_free",
@@ -189,6 +202,28 @@ def _data_contradictions(data: DataSection, teacher: TeacherSection | None) -> I
             (Mend("data.resolution", USUAL_SIDE),),
             (f"data.{given[0]}",),
         )
+
+
+def _frame_contradictions(data: DataSection, teacher: TeacherSection) -> Iterator[Contradiction]:
+    key, causes, step = "data.frames", ("teacher.family",), frame_step_of(teacher.family)
+    if step is None:
+        if data.frames is not None:
+            what = f"is {data.frames}, and teachers of the family {teacher.family} make pictures: give null"
+            yield Contradiction(key, what, (Mend(key, None),), causes)
+        return
+    if data.captioned is not None:
+        what = f"is for teachers of pictures, and those of the family {teacher.family} make videos; give data.prompts"
+        yield Contradiction("data.captioned", what, causes=causes)
+    if data.frames is None:
+        usual = USUAL_FRAMES // step * step + 1
+        what = f"is missing: teachers of the family {teacher.family} make videos of {step} n + 1 frames"
+        yield Contradiction(key, what, (Mend(key, usual),), causes)
+    elif (frames := data.frames) not in (near := frames_near(frames, step)):
+        what = (
+            f"is {frames}, and teachers of the family {teacher.family} make videos of {step} n + 1 frames: give"
+            f" {' or '.join(map(str, near))}"
+        )
+        yield Contradiction(key, what, (Mend(key, min(near, key=lambda other: abs(other - frames))),), causes)
 
 
 def _optimisation_contradictions(optimisation: OptimisationSection) -> Iterator[Contradiction]:

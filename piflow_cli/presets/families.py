@@ -38,6 +38,8 @@ class FamilyKind:
         renormalised: how its stock pipeline renormalises guided velocities: positions of a token each way, and the most
             that one may grow by; None: it does not.
         shown: whether they are shown a reference picture too, which their text says how to edit.
+        frame_step: frames of a video that share a latent position, but the first, which has its own; None: its models
+            make pictures.
 
     Raises:
         ValueError: ``told`` is neither class nor text.
@@ -51,6 +53,7 @@ class FamilyKind:
     guided: Literal["input", "halves"] | None = None
     renormalised: tuple[int, float] | None = None
     shown: bool = False
+    frame_step: int | None = None
 
     def __post_init__(self) -> None:
         if self.told not in (CLASS, TEXT):
@@ -98,6 +101,7 @@ ROWS = {
         FamilyKind("sd3", "piflow_cli.teachers.sd3:StableDiffusion3Family", TEXT, guided=HALVES),
         FamilyKind("sd15", "piflow_cli.teachers.stable_diffusion:StableDiffusionFamily", TEXT, guided=HALVES),
         FamilyKind("sdxl", "piflow_cli.teachers.stable_diffusion:StableDiffusionXLFamily", TEXT, guided=HALVES),
+        FamilyKind("wan", "piflow_cli.teachers.wan:WanFamily", TEXT, guided=HALVES, frame_step=4),
         FamilyKind("z-image", "piflow_cli.teachers.z_image:ZImageFamily", TEXT, guided=HALVES),
     )
 }
@@ -133,6 +137,17 @@ def renormalised_by(family: object) -> tuple[int, float] | None:
 def shown_a_picture(family: object) -> bool:
     """Whether teachers of ``family`` are shown a reference picture, besides the text that says how to edit it."""
     return family in family_names() and family_kind(str(family)).shown
+
+
+def frame_step_of(family: object) -> int | None:
+    """The ``frame_step`` of ``family``; None: its models make pictures, or no family has that name."""
+    return family_kind(str(family)).frame_step if family in family_names() else None
+
+
+def frames_near(frames: int, step: int) -> list[int]:
+    """The lengths of videos, ``step`` n + 1, that are nearest to ``frames``: itself, or the one below and above."""
+    below = max(0, (frames - 1) // step) * step + 1
+    return [below] if below == frames else [below, below + step]
 
 
 def guided_otherwise(family: str) -> str:

@@ -22,7 +22,12 @@ SHOWING = ("digits", "flux-dev")
 USUAL = "policy.nfe"
 MISSING = object()
 # Of keys that no shipped preset gives a value.
-EXAMPLES = {"data.limit": 1000, "optimisation.budget": "12h", "teacher.loras": ["style.safetensors:0.8"]}
+EXAMPLES = {
+    "data.limit": 1000,
+    "data.frames": 81,
+    "optimisation.budget": "12h",
+    "teacher.loras": ["style.safetensors:0.8"],
+}
 
 
 def allowed(key: str, error: Mapping[str, Any], layers: Sequence[Layer]) -> tuple[Mend, ...]:

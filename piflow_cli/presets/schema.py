@@ -18,6 +18,7 @@ from piflow_cli.presets.types import (
     Components,
     Evaluations,
     Flag,
+    Frames,
     GuidanceScale,
     Interval,
     Iterations,
@@ -147,6 +148,8 @@ class DataSection:
     """Longer over shorter side of the widest bucket; 1: squares alone."""
     sizes: Sizes = ()
     """The buckets themselves, in place of resolution."""
+    frames: Frames | None = None
+    """Frames of a video, 4 n + 1 for Wan; null: pictures."""
     cache: Text | None = None
     """Folder of embeddings and latents; null: piflow in the user's cache folder."""
     offload_text_encoder: Flag = False

@@ -66,6 +66,7 @@ Window = Annotated[int, Strict(), Field(ge=0), AfterValidator(bounds.SUBSTEPS.ch
 Components = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.COMPONENTS.check)]
 Width = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.WIDTH.check)]
 Side = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.SIDE.check)]
+Frames = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.FRAMES.check)]
 Iterations = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.ITERATIONS.check)]
 Interval = Annotated[int, Strict(), Field(ge=0), AfterValidator(bounds.ITERATIONS.check)]
 BatchSize = Annotated[int, Strict(), Field(ge=1), AfterValidator(bounds.BATCH.check)]

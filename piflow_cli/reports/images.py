@@ -75,12 +75,12 @@ def read_png(content: bytes) -> Image.Image:
         return image
 
 
-def write_png(content: bytes, path: Path) -> None:
-    """Write what :func:`png_of` gave, aside first."""
+def write_bytes(content: bytes, path: Path) -> None:
+    """Write what :func:`png_of` gave, or another content of a file, aside first."""
     with replacing_file(path) as aside:
         aside.write_bytes(content)
 
 
 def save_png(image: Image.Image, path: Path, recipe: dict | None = None) -> None:
     """Write a PNG, aside first, with its ``recipe``."""
-    write_png(png_of(image, recipe), path)
+    write_bytes(png_of(image, recipe), path)

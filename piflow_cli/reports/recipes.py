@@ -1,4 +1,4 @@
-"""The recipe in a PNG, by which pictures of piflow are known."""
+"""The recipe in a PNG or a GIF, by which pictures and videos of piflow are known."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ GRID_KEY = "grid"
 
 
 def recipe_in(picture: Image) -> dict[str, Any] | None:
-    """The recipe that an opened picture carries; None for pictures of others."""
+    """The recipe that an opened picture carries, a GIF in its comment; None for pictures of others."""
     try:
-        recipe = json.loads(picture.info[RECIPE_KEY])
+        recipe = json.loads(picture.info[RECIPE_KEY] if RECIPE_KEY in picture.info else picture.info["comment"])
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
-    return recipe if isinstance(recipe, dict) else None
+    return recipe if isinstance(recipe, dict) and (RECIPE_KEY in picture.info or RECIPE_KEY in recipe) else None
 
 
 def is_grid(recipe: dict[str, Any] | None) -> bool:

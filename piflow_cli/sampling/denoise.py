@@ -131,24 +131,22 @@ def _euler(steps: int, shift: float, noisiest: float, device: torch.device) -> A
 def sample_by_pipeline(
     family: TextToImageFamily, pipeline: Any, x: Tensor, conditioning: Conditioning, steps: int
 ) -> Tensor:
-    """Latents (B, C, h, w) that a stock pipeline makes of noise ``x`` in ``steps`` evaluations.
+    """Latents (B, C, *S) that a stock pipeline makes of noise ``x`` in ``steps`` evaluations.
 
     With ``negative_`` entries in ``conditioning`` the pipeline applies guidance itself, which no policy can take.
     Errors are those of :func:`denoise`.
     """
-    rows, columns = x.shape[-2:]
-    # Its own, which is not that of the base where the pipeline has no VAE.
-    factor = pipeline.vae_scale_factor
     noise = family.to_pipeline(x)
     with _explained():
+        # Of pictures or of videos, by the names of their kinds.
         latents = pipeline(
             **family.pipeline_inputs(conditioning),
+            **family.pipeline_size(pipeline, x),
             latents=noise if family.casts_noise else noise.to(conditioning["prompt_embeds"].dtype),
-            **family.asked_size(rows * factor, columns * factor),
             num_inference_steps=steps,
             output_type="latent",
-        ).images
-    return _finite(family.from_pipeline(latents, rows, columns))
+        )[0]
+    return _finite(family.from_pipeline(latents, *x.shape[-2:]))
 
 
 @contextmanager

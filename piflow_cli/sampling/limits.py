@@ -12,6 +12,7 @@ from ..errors import UsageError
 from ..presets.bounds import (
     BATCH,
     EVALUATIONS,
+    FRAMES,
     GUIDANCE,
     IMAGES,
     MEASURED,
@@ -50,6 +51,7 @@ WHOLE: Mapping[str, WholeNumbers] = {
     "num_images": WholeNumbers(1, MEASURED),
     "height": WholeNumbers(1, SIDE),
     "width": WholeNumbers(1, SIDE),
+    "frames": WholeNumbers(1, FRAMES),
     "steps": WholeNumbers(1, EVALUATIONS),
     "teacher_steps": WholeNumbers(1, TEACHER_STEPS),
     "fine_steps": WholeNumbers(1, TEACHER_STEPS),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 LAYERWISE = ("sequential", "group")  # ways of offloading
 GRID_NAME = "grid.png"
+PNG, GIF, MP4 = ".png", ".gif", ".mp4"
+MP4_PACKAGE = "av"
 CLASS_SEEDS = 64  # pictures of a class-conditional model where nothing else is asked
 
 
@@ -29,8 +32,9 @@ class SampleRequest:
     With both ``student`` and ``teacher`` the student is sampled, and must have been trained for that teacher.
     ``labels`` are of class-conditional models; ``prompts`` and what follows them, up to ``compile``, of text-to-image
     ones: texts, or with seed and size. ``prompts_from``: a file or data set of prompts, in its ``text_column``.
-    ``references``: pictures to edit, one for all prompts or one for each. ``loras``: further adapters, each with its
-    scale. ``overwrite``: pictures of an earlier command may go from ``output``.
+    ``references``: pictures to edit, one for all prompts or one for each. ``frames``: of each video. ``mp4``: whether a
+    video is an MP4 file beside its GIF; None: where that can be had. ``loras``: further adapters, each with its scale.
+    ``overwrite``: pictures of an earlier command may go from ``output``.
     """
 
     student: str | Student | None = None
@@ -45,6 +49,8 @@ class SampleRequest:
     references: tuple[str, ...] = ()
     height: int | None = None
     width: int | None = None
+    frames: int | None = None
+    mp4: bool | None = None
     loras: tuple[tuple[str, float], ...] = ()
     base_precision: BasePrecision | None = None
     offload: Offload = "none"
@@ -85,6 +91,8 @@ class SampleRequest:
             "--reference": self.references,
             "--height": self.height,
             "--width": self.width,
+            "--frames": self.frames,
+            "--mp4": self.mp4,
             "--lora": self.loras,
             "--base-precision": self.base_precision,
             "--offload": self.offload != "none",
@@ -103,7 +111,7 @@ class ImageSpec:
     """The spec of one picture: a seed, and a class label or a prompt.
 
     ``number``: of the prompt among the prompts. ``size``: (width, height) in pixels. ``reference``: path of the picture
-    that is edited.
+    that is edited. ``frames``: of a video.
     """
 
     seed: int
@@ -112,6 +120,7 @@ class ImageSpec:
     number: int | None = None
     size: tuple[int, int] | None = None
     reference: str | None = None
+    frames: int | None = None
 
     @property
     def of_class(self) -> int:
@@ -140,15 +149,17 @@ class ImageSpec:
         """What sets it apart from the other pictures of its sampler."""
         if self.size is None:
             return {"seed": self.seed, "label": self.label}
-        edited = {} if self.reference is None else {"reference": self.reference}
-        return {"seed": self.seed, "prompt": self.prompt, "width": self.size[0], "height": self.size[1], **edited}
+        own = {"reference": self.reference, "frames": self.frames}
+        told = {name: value for name, value in own.items() if value is not None}
+        return {"seed": self.seed, "prompt": self.prompt, "width": self.size[0], "height": self.size[1], **told}
 
 
 @dataclass(frozen=True)
 class Sampler:
     """A function from image specs to pictures, the specs, and the recipe that the pictures share.
 
-    ``draw``: specs of one size → pictures (B, C, H, W) in [-1, 1]. ``batch_size``: of pictures made at once, where none
+    ``draw``: specs of one size → pictures (B, C, H, W) in [-1, 1], or videos (B, C, F, H, W) where there is a
+    ``frame_rate``, of frames a second. ``batch_size``: of pictures made at once, where none
     is asked for. ``columns``: of the grid of all pictures.
     """
 
@@ -157,6 +168,12 @@ class Sampler:
     recipe: dict
     batch_size: int
     columns: int
+    frame_rate: int | None = None
+
+
+def writes_mp4() -> bool:
+    """Whether the package is installed that writes MP4 files."""
+    return find_spec(MP4_PACKAGE) is not None
 
 
 def class_specs(request: SampleRequest, classes: int) -> tuple[ImageSpec, ...]:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from .. import __version__
+from ..console import SILENT
 from ..core.tensors import to_device
 from ..errors import UsageError
 from ..presets.idle import idle_options
 from ..presets.resolve import load
-from ..reports.images import image_grid, png_of, read_png, save_png, to_images, write_png
+from ..reports.images import image_grid, read_png, save_png, write_bytes
 from ..reports.recipes import GRID_KEY
 from ..students.evaluations import steps_warning
 from ..students.open import FoundStudent, LoadedStudent, find_student
@@ -30,7 +31,8 @@ from ..teachers.latents import PICTURE_CHANNELS, latent_decoder
 from ..teachers.text_to_image import TextToImageFamily
 from .denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
 from .early import check, is_of_sample
-from .request import GRID_NAME, ImageSpec, Sampler, SampleRequest, batches, class_specs
+from .files import drawn, endings_of
+from .request import GRID_NAME, MP4, ImageSpec, Sampler, SampleRequest, batches, class_specs
 from .text import text_student_sampler, text_teacher_sampler
 
 if TYPE_CHECKING:
@@ -47,10 +49,11 @@ CLASS_BATCH = 64
 
 
 def sample(request: SampleRequest, console: Console) -> dict:
-    """Write one PNG per picture, and a grid, to ``request.output``; returns what was written and how fast.
+    """Write one PNG per picture, or a GIF per video, and a grid to ``request.output``.
 
-    Several processes take turns with the batches, so that pictures are those of one process. The first of them writes,
-    and on the others there are no ``images`` in what is returned.
+    Returns what was written and how fast. The grid has a row of frames for each video. Several processes take turns
+    with the batches, so that pictures are those of one process. The first of them writes, and on the others there are
+    no ``images`` in what is returned.
     """
     check(request)
     processes = open_processes(request.device)
@@ -60,41 +63,40 @@ def sample(request: SampleRequest, console: Console) -> dict:
     if processes.first:
         _tell_of_idle(processes, parts, size, console)
     grid = _grid(request, sampler, console)
+    endings = endings_of(request, sampler, console if processes.first else SILENT)
     started = time.perf_counter()
-    pictures: dict[ImageSpec, bytes] = {}
+    pictures: dict[ImageSpec, Sequence[bytes]] = {}
     with console.progress(len(sampler.specs), description="sampling") as bar:
         for turn in processes.turns(parts):
-            for made in processes.gather(lambda: _drawn(request, sampler, processes.share(turn))):
-                for spec, png in made.items():
-                    write_png(png, _file(request, spec))
+            for made in processes.gather(lambda: drawn(request, sampler, endings, processes.share(turn))):
+                for spec, one in made.items():
+                    for ending, content in one.files.items():
+                        write_bytes(content, _file(request, spec, ending))
                     if grid is not None:
-                        pictures[spec] = png
+                        pictures[spec] = one.shown
             bar.update(sum(map(len, turn)))
     seconds = time.perf_counter() - started
-    files = [_file(request, spec) for spec in sampler.specs] if processes.first else []
+    specs = sampler.specs if processes.first else ()
+    written = {ending: [_file(request, spec, ending) for spec in specs] for ending in endings}
+    files = written[endings[0]]
     if processes.first and request.overwrite:
-        clear(request.output, is_of_sample, keep={*files, *([] if grid is None else [grid])})
+        kept = {path for paths in written.values() for path in paths}
+        clear(request.output, is_of_sample, keep={*kept, *([] if grid is None else [grid])})
     if processes.first and grid is not None:
         # Pictures are made size by size, and shown in the order in which they were asked for.
-        whole = image_grid([read_png(pictures[spec]) for spec in sampler.specs], sampler.columns)
+        cells = [read_png(png) for spec in sampler.specs for png in pictures[spec]]
+        video = pictures[sampler.specs[0]] if sampler.frame_rate is not None else ()
+        whole = image_grid(cells, len(video) or sampler.columns)
         # Marked even where no recipe is wanted, so that nobody counts it among the pictures.
         save_png(whole, grid, {**(sampler.recipe if request.metadata else {}), GRID_KEY: True})
-    return {"images": files, "grid": grid, "seconds": round(seconds, 3), **sampler.recipe}
+    movies = {"mp4": written[MP4]} if MP4 in written else {}
+    return {"images": files, **movies, "grid": grid, "seconds": round(seconds, 3), **sampler.recipe}
 
 
 def _sampler(request: SampleRequest, processes: Processes, console: Console) -> Sampler:
     if request.student is None:
         return _teacher_sampler(request, processes, console)
     return _student_sampler(_found(request.student, request, console), request, processes, console)
-
-
-def _drawn(request: SampleRequest, sampler: Sampler, parts: Sequence[Sequence[ImageSpec]]) -> dict[ImageSpec, bytes]:
-    """PNGs of the pictures of ``parts``: to compress them takes long, and each process does it for its own."""
-    made = {}
-    for specs in parts:
-        for spec, image in zip(specs, to_images(sampler.draw(specs)), strict=True):
-            made[spec] = png_of(image, {**sampler.recipe, **spec.recipe} if request.metadata else None)
-    return made
 
 
 def _tell_of_idle(processes: Processes, parts: Sequence[Sequence[ImageSpec]], size: int, console: Console) -> None:
@@ -116,8 +118,8 @@ def _grid(request: SampleRequest, sampler: Sampler, console: Console) -> Path | 
     return request.output / GRID_NAME if request.grid else None
 
 
-def _file(request: SampleRequest, spec: ImageSpec) -> Path:
-    return request.output / f"{spec.stem}.png"
+def _file(request: SampleRequest, spec: ImageSpec, ending: str) -> Path:
+    return request.output / f"{spec.stem}{ending}"
 
 
 def _student_sampler(

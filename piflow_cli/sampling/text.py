@@ -29,16 +29,17 @@ from ..teachers.decoders import decode_each
 from ..teachers.encoders import REFERENCE, collate, with_negative
 from ..teachers.folders import teacher_folder
 from ..teachers.long_texts import told_of
-from ..teachers.text_to_image import StockEncoders, TextToImageFamily
+from ..teachers.stock_encoders import StockEncoders
+from ..teachers.text_to_image import TextToImageFamily
+from ..teachers.text_to_video import TextToVideoFamily
 from ..weights.locate import CONFIGS, ENCODERS, locate
 from ..weights.quantisation import COMPUTED_IN, check_precision, store_in_fp8
 from .denoise import sample_by_pipeline, seeded_generators, seeded_noise
 from .request import LAYERWISE, ImageSpec, Sampler, SampleRequest, batches
-from .text_specs import sizes_of, specs_of, usual_sizes
+from .text_specs import UsualSize, sizes_of, specs_of, usual_sizes
 
 if TYPE_CHECKING:
     from ..console import Console
-    from ..data.buckets import Size
     from ..presets.schema import Preset
 
 WIDEST_ROW = 10
@@ -160,7 +161,7 @@ class EncodedPrompts:
         revision: str | None,
         precision: str,
         guided: bool,
-        usual: Sequence[Size],
+        usual: Sequence[UsualSize],
         processes: Processes,
         console: Console,
     ) -> EncodedPrompts:
@@ -220,7 +221,11 @@ class EncodedPrompts:
         loras = {"loras": [f"{path}:{scale:g}" for path, scale in request.loras]} if request.loras else {}
         base = {"base": request.base} if request.base is not None else {}
         precision = {"base_precision": self.precision} if request.base_precision is not None else {}
-        return Sampler(draw, self.specs, {**recipe, **base, **precision, **loras}, TEXT_BATCH, _columns(self.specs))
+        told, rate = {**recipe, **base, **precision, **loras}, None
+        if isinstance(family, TextToVideoFamily):
+            rate = family.frame_rate
+            told["frame_rate"] = rate
+        return Sampler(draw, self.specs, told, TEXT_BATCH, _columns(self.specs), rate)
 
     def conditioning(self, specs: Sequence[ImageSpec]) -> dict[str, Tensor]:
         """The conditioning of a batch, in host memory; ``negative_`` entries where the pipeline guides."""
@@ -234,7 +239,7 @@ class EncodedPrompts:
 
 def _references(encoders: StockEncoders, specs: Sequence[ImageSpec], dtype: torch.dtype) -> dict[ImageSpec, Tensor]:
     """Latents (C, h, w) of the pictures that ``specs`` edit, cut to their sizes; each picture is encoded once."""
-    encoded: dict[tuple[str, Size], Tensor] = {}
+    encoded: dict[tuple[str, tuple[int, int]], Tensor] = {}
     found: dict[ImageSpec, Tensor] = {}
     for spec in specs:
         if spec.reference is None or spec.size is None:
@@ -247,11 +252,10 @@ def _references(encoders: StockEncoders, specs: Sequence[ImageSpec], dtype: torc
     return found
 
 
-def latent_shape(family: TextToImageFamily, model: Network, spec: ImageSpec) -> tuple[int, int, int]:
-    """Shape (C, h, w) of the latents of a picture."""
+def latent_shape(family: TextToImageFamily, model: Network, spec: ImageSpec) -> tuple[int, ...]:
+    """Shape (C, *S) of the latents of a picture or a video."""
     assert spec.size is not None
-    width, height = spec.size
-    return family.latent_channels(model.config), height // family.vae_factor, width // family.vae_factor
+    return family.latent_shape(model.config, spec.size, spec.frames)
 
 
 def _precision(request: SampleRequest, usual: str, device: torch.device) -> str:

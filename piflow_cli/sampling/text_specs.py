@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ from ..data.pictures import Unreadable, upright_size
 from ..data.prompts import Prompt, read_prompts
 from ..errors import RunError, UsageError
 from ..presets.bounds import IMAGES, SIDE
-from ..presets.contradictions import USUAL_SIDE
+from ..presets.contradictions import USUAL_FRAMES, USUAL_SIDE
+from ..presets.families import frames_near
 from .request import ImageSpec, SampleRequest
 
 if TYPE_CHECKING:
@@ -21,16 +23,25 @@ if TYPE_CHECKING:
     from ..teachers.text_to_image import TextToImageFamily
 
 
-def usual_size(found: FoundStudent | LoadedStudent) -> Size:
-    """Width and height of a student's pictures where none are asked for: those of its training, if they are known."""
+@dataclass(frozen=True)
+class UsualSize:
+    """Width and height in pixels where none are asked for, and the frames of a video, None where they are not known."""
+
+    width: int = USUAL_SIDE
+    height: int = USUAL_SIDE
+    frames: int | None = None
+
+
+def usual_size(found: FoundStudent | LoadedStudent) -> UsualSize:
+    """The size of what a student makes where none is asked for: that of its training, if it is known."""
     try:
         return size_of(found.preset().data)
     except (UsageError, RunError):
         # A student can be sampled without its preset.
-        return USUAL_SIDE, USUAL_SIDE
+        return UsualSize()
 
 
-def usual_sizes(found: FoundStudent | LoadedStudent, family: TextToImageFamily) -> tuple[Size, ...]:
+def usual_sizes(found: FoundStudent | LoadedStudent, family: TextToImageFamily) -> tuple[UsualSize, ...]:
     """The :func:`usual_size` of a student, and after it the other sizes of its training, if they are known."""
     try:
         return sizes_of(found.preset().data, family)
@@ -38,21 +49,22 @@ def usual_sizes(found: FoundStudent | LoadedStudent, family: TextToImageFamily) 
         return (usual_size(found),)
 
 
-def sizes_of(section: DataSection, family: TextToImageFamily) -> tuple[Size, ...]:
+def sizes_of(section: DataSection, family: TextToImageFamily) -> tuple[UsualSize, ...]:
     """The :func:`size_of` a preset, and after it all sizes that it trains on where pictures have their own."""
     sized = section.resolution is not None or bool(section.sizes)
-    return (size_of(section), *(buckets_of(section, family.size_multiple) if family.shown and sized else ()))
+    others = buckets_of(section, family.size_multiple) if family.shown and sized else ()
+    return (size_of(section), *(UsualSize(*size, section.frames) for size in others))
 
 
-def size_of(section: DataSection) -> Size:
-    """Width and height of the pictures that a preset trains on; the first of several."""
+def size_of(section: DataSection) -> UsualSize:
+    """The size of what a preset trains on; the first of several."""
     if section.sizes:
-        return section.sizes[0]
+        return UsualSize(*section.sizes[0], section.frames)
     side = USUAL_SIDE if section.resolution is None else section.resolution
-    return side, side
+    return UsualSize(side, side, section.frames)
 
 
-def specs_of(request: SampleRequest, family: TextToImageFamily, usual: Sequence[Size]) -> tuple[ImageSpec, ...]:
+def specs_of(request: SampleRequest, family: TextToImageFamily, usual: Sequence[UsualSize]) -> tuple[ImageSpec, ...]:
     """Every prompt with every seed; options win over the lines of a file of prompts, and those over the ``usual`` size.
 
     That is the first of those, or where a picture is edited the one that is nearest to its shape.
@@ -87,7 +99,7 @@ def specs_of(request: SampleRequest, family: TextToImageFamily, usual: Sequence[
         raise UsageError("the prompt is empty", 'type a prompt: piflow sample RUN "a red fox"')
     prompts = told if sampler is None else read_prompts(sampler, request.text_column)
     references = references_of(request, family, len(prompts))
-    specs = []
+    specs, frames = [], _frames(request, family, usual[0])
     if request.seeds is not None and len(prompts) * len(request.seeds) > IMAGES.most:
         raise UsageError(
             f"{len(prompts)} prompts times {len(request.seeds)} seeds: more than {IMAGES.text} pictures",
@@ -96,18 +108,41 @@ def specs_of(request: SampleRequest, family: TextToImageFamily, usual: Sequence[
     for number, prompt in enumerate(prompts):
         place = f" (prompt {number + 1}{'' if sampler is None else f' of {sampler}'})"
         reference = references[number]
-        nearest = usual[0] if reference is None else nearest_bucket(_size_of_picture(reference), usual)
+        nearest = usual[0] if reference is None else _nearest(_size_of_picture(reference), usual)
         size = _size(request, prompt, family, nearest, place)
         for seed in (0 if prompt.seed is None else prompt.seed,) if request.seeds is None else request.seeds:
-            specs.append(ImageSpec(seed, prompt=prompt.text, number=number, size=size, reference=reference))
+            spec = ImageSpec(seed, prompt=prompt.text, number=number, size=size, reference=reference, frames=frames)
+            specs.append(spec)
     return tuple(specs)
 
 
-def _size(request: SampleRequest, prompt: Prompt, family: TextToImageFamily, usual: Size, place: str) -> Size:
+def _frames(request: SampleRequest, family: TextToImageFamily, usual: UsualSize) -> int | None:
+    """The frames of each video; None where pictures are made."""
+    step = family.frame_step
+    if step is None:
+        for option, given in {"--frames": request.frames, "--mp4": request.mp4}.items():
+            if given:
+                raise UsageError(f"{option} is of videos, and this model makes pictures", f"leave {option} out")
+        return None
+    frames = usual.frames if request.frames is None else request.frames
+    if frames is None:
+        raise UsageError(
+            "how many frames the student was trained for is not known, and none are asked for",
+            f"type --frames {USUAL_FRAMES // step * step + 1}, or name its preset: --teacher NAME",
+        )
+    if frames not in (near := frames_near(frames, step)):
+        raise UsageError(
+            f"--frames {frames}: this model makes videos of {step} n + 1 frames",
+            f"take the nearest: {' or '.join(f'--frames {other}' for other in near)}",
+        )
+    return frames
+
+
+def _size(request: SampleRequest, prompt: Prompt, family: TextToImageFamily, usual: UsualSize, place: str) -> Size:
     size = []
-    for name, otherwise in zip(("width", "height"), usual):
+    for name in ("width", "height"):
         given, told = getattr(request, name), getattr(prompt, name)
-        side = given if given is not None else told if told is not None else otherwise
+        side = given if given is not None else told if told is not None else getattr(usual, name)
         where = place if given is None else ""
         if side > SIDE.most:
             raise UsageError(
@@ -143,6 +178,11 @@ def references_of(request: SampleRequest, family: TextToImageFamily, prompts: in
             "give --reference once, or once for each prompt",
         )
     return [given[number % len(given)] for number in range(prompts)]
+
+
+def _nearest(size: Size, usual: Sequence[UsualSize]) -> UsualSize:
+    width, height = nearest_bucket(size, [(one.width, one.height) for one in usual])
+    return replace(usual[0], width=width, height=height)
 
 
 def _size_of_picture(path: str) -> Size:

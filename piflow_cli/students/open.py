@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import RunError, UsageError
+from ..presets.families import frame_step_of
 from ..presets.resolve import available, load
 from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
@@ -65,6 +66,14 @@ class FoundStudent:
     def preset(self) -> Preset:
         """The preset that it was distilled with, as :func:`preset_of` finds it."""
         return preset_of(self.facts, self.folder, self.teacher)
+
+    def refuse_videos(self, command: str) -> None:
+        """Raise UsageError where it makes videos, which ``command`` knows nothing to do with."""
+        if frame_step_of(self.facts.family) is not None:
+            raise UsageError(
+                f"{self.named} makes videos, and {command} is for students of pictures",
+                f'look at its videos: piflow sample {self.named} "a red fox"',
+            )
 
     def load(
         self,
@@ -124,7 +133,7 @@ class LoadedStudent:
     @property
     def base_precision(self) -> str:
         """The precision of its weights, as `--base-precision` has it; raises UsageError for one without a name."""
-        dtype = next(root(self.student.model).parameters()).dtype
+        dtype = root(self.student.model).dtype
         if dtype not in (torch.float32, torch.bfloat16):
             raise UsageError(f"{self.named} is in {dtype}", "load it in torch.float32 or torch.bfloat16")
         return "fp32" if dtype == torch.float32 else "bf16"

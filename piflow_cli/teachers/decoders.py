@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def open_decoder(
     family: TextToImageFamily, section: TeacherSection, device: torch.device
 ) -> Callable[[Tensor], Tensor] | None:
-    """A function from latents (B, C, h, w) to images (B, 3, H, W) in [-1, 1]; None where the base has no VAE.
+    """A function from latents to images (B, 3, H, W), or videos, in [-1, 1]; None where the base has no VAE.
 
     The VAE is loaded for each call: between pictures its memory belongs to the training.
     """
@@ -35,7 +35,10 @@ def open_decoder(
 
 
 def decode_each(family: TextToImageFamily, vae: Network, latents: Tensor) -> Tensor:
-    """Images (B, 3, H, W) in [-1, 1] of ``latents`` (B, C, h, w), one at a time: a decoder's activations are large."""
+    """Images (B, 3, H, W), or videos (B, 3, F, H, W), in [-1, 1] of ``latents``.
+
+    They are decoded one at a time: a decoder's activations are large.
+    """
     # Previews are drawn under a run's autocast, and are to equal what `piflow sample` shows.
     with torch.autocast(latents.device.type, enabled=False):
         return torch.cat([family.decode_latents(vae, latent) for latent in latents.float().split(1)])

@@ -73,6 +73,7 @@ class EncoderFactory:
     ``size_multiple``: the number of pixels that width and height of a picture must be multiples of. ``open`` gives the
     encoders for a device; the second argument says whether those of text wait in the CPU's memory, layer by layer.
     ``shown``: the network is shown a reference picture too.
+    ``frame_step``: frames of a video that share a latent position, but the first, which has its own; None: of pictures.
     """
 
     identity: Mapping[str, str]
@@ -81,10 +82,26 @@ class EncoderFactory:
     size_multiple: int
     open: Callable[[torch.device, bool], Any]
     shown: bool = False
+    frame_step: int | None = None
 
-    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
-        """Shape (C, h, w) of the latents of a picture of ``width`` x ``height`` pixels."""
-        return self.latent_channels, height // self.downsampling, width // self.downsampling
+    def latent_shape(self, width: int, height: int, frames: int | None = None) -> tuple[int, ...]:
+        """Shape (C, *S) of the latents of ``width`` x ``height`` pixels: a picture, or a video of ``frames``."""
+        return latent_shape(self.latent_channels, self.downsampling, (width, height), frames, self.frame_step)
+
+
+def latent_shape(
+    channels: int, factor: int, size: tuple[int, int], frames: int | None = None, frame_step: int | None = None
+) -> tuple[int, ...]:
+    """Shape (C, h, w) of the latents of a picture of width and height ``size``; (C, F, h, w) of a video of ``frames``.
+
+    ``factor``: pixels that a position spans each way; ``frame_step``: as of :class:`EncoderFactory`.
+    """
+    width, height = size
+    shape = channels, height // factor, width // factor
+    if frame_step is None:
+        return shape
+    assert frames is not None, "a video has frames"
+    return channels, (frames - 1) // frame_step + 1, *shape[1:]
 
 
 def negative_of(conditioning: Mapping[str, Tensor]) -> dict[str, Tensor]:

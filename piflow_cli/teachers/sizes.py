@@ -13,14 +13,20 @@ from .loading import MEND
 def vae_factor(folder: Path) -> int | None:
     """Pixels that a latent position of the base in ``folder`` spans, each way; None where it has no VAE.
 
-    The stock pipelines of diffusers count alike: an AutoencoderKL or AutoencoderDC halves the sides between two of its
-    blocks, and a VAE of videos in each stage of which it says whether the time is halved too.
+    The stock pipelines of diffusers count alike: some VAEs of videos state it; an AutoencoderKL or AutoencoderDC halves
+    the sides between two of its blocks, and another VAE of videos in each stage of which it says whether the time is
+    halved too.
 
     Raises RunError where the config is damaged.
     """
     path = folder / "vae" / "config.json"
-    config = _read(path)
+    config = read_object(path)
     halvings = {"block_out_channels": -1, "encoder_block_out_channels": -1, "temperal_downsample": 0}
+    if "scale_factor_spatial" in config:
+        stated = config["scale_factor_spatial"]
+        if not isinstance(stated, int) or stated < 1:
+            raise RunError(f"{path} is damaged: scale_factor_spatial is {stated!r}, and no number of pixels", MEND)
+        return stated
     for key, more in halvings.items():
         if key in config:
             if not isinstance(config[key], list) or not config[key]:
@@ -35,13 +41,13 @@ def tokens_read(folder: Path, tokenizer: str) -> int | None:
     Raises RunError where the config is damaged.
     """
     path = folder / tokenizer / "tokenizer_config.json"
-    most = _read(path).get("model_max_length")
+    most = read_object(path).get("model_max_length")
     if most is None or (isinstance(most, int | float) and most >= 1):
         return None if most is None else int(most)
     raise RunError(f"{path} is damaged: model_max_length is {most!r}, and no number of tokens", MEND)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """The object in the file ``path``; {} where there is no such file."""
     if not path.is_file():
         return {}

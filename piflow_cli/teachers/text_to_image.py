@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -20,12 +19,12 @@ from ..weights.digests import shipped_digest
 from ..weights.locate import ENCODERS, hub_id, locate, network_folder
 from ..weights.quantisation import quantised_loading
 from .base import Conditioning, Network, TeacherFamily
-from .encoders import REFERENCE, EncoderFactory, negative_of, reference_of
+from .encoders import REFERENCE, EncoderFactory, latent_shape, negative_of, reference_of
 from .folders import config_folder
 from .loading import load_model
-from .long_texts import hushed, length_note
 from .packing import pack, unpack
 from .sizes import tokens_read, vae_factor
+from .stock_encoders import StockEncoders
 from .strangers import another_model
 from .text_parts import encoder_bytes, missing_parts, text_encoders
 
@@ -76,6 +75,11 @@ class TextToImageFamily(TeacherFamily):
     def size_multiple(self) -> int:
         """The number of pixels that the sides of a picture are multiples of; a token is two latent positions wide."""
         return 2 * self.vae_factor
+
+    @property
+    def frame_step(self) -> int | None:
+        """Frames of a video that share a latent position, but the first, which has its own; None: it makes pictures."""
+        return None
 
     @property
     def model_class(self) -> Any:
@@ -133,6 +137,12 @@ class TextToImageFamily(TeacherFamily):
     def latent_channels(self, config: Mapping[str, Any]) -> int:
         """C of the latents (B, C, H, W) of a model with this config."""
 
+    def latent_shape(
+        self, config: Mapping[str, Any], size: tuple[int, int], frames: int | None = None
+    ) -> tuple[int, ...]:
+        """Shape (C, *S) of the latents of a picture of width and height ``size``, or of a video of ``frames``."""
+        return latent_shape(self.latent_channels(config), self.vae_factor, size, frames, self.frame_step)
+
     def encoders(self, section: TeacherSection) -> EncoderFactory:
         """The text encoders and VAE of the stock pipeline of a preset's teacher."""
         folder, configs = Path(section.base), config_folder(section)
@@ -152,6 +162,7 @@ class TextToImageFamily(TeacherFamily):
             downsampling=sized.vae_factor,
             size_multiple=sized.size_multiple,
             shown=self.shown,
+            frame_step=sized.frame_step,
             open=lambda device, offload: StockEncoders(
                 sized, locate(section.base, section.revision, ENCODERS), device, offload
             ),
@@ -198,6 +209,10 @@ class TextToImageFamily(TeacherFamily):
         parts = dict.fromkeys(kind._get_signature_keys(kind)[0])
         return kind(**{**parts, self.component: model, "scheduler": scheduler}, **self.pipeline_options)
 
+    def saved(self, call: str, name: str) -> tuple[str, str]:
+        """A line of imports, and a statement that saves what the ``call`` of the stock pipeline makes as ``name``."""
+        return "", f'{call}.images[0].save("{name}.png")'
+
     def to_pipeline(self, x: Tensor) -> Tensor:
         """Noise (B, C, H, W) as the stock pipeline takes it."""
         return x if self.token_positions is None else pack(x)
@@ -209,6 +224,13 @@ class TextToImageFamily(TeacherFamily):
     def asked_size(self, height: int, width: int) -> dict[str, int]:
         """The stock pipeline's arguments for the size in pixels."""
         return {"height": height, "width": width}
+
+    def pipeline_size(self, pipeline: Any, x: Tensor) -> dict[str, int]:
+        """The stock pipeline's arguments for the size of what becomes of noise ``x``, in pixels."""
+        rows, columns = x.shape[-2:]
+        # Its own, which is not that of the base where the pipeline has no VAE.
+        factor = pipeline.vae_scale_factor
+        return self.asked_size(rows * factor, columns * factor)
 
     @abstractmethod
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
@@ -233,60 +255,6 @@ class TextToImageFamily(TeacherFamily):
         return self.pipeline_class.from_pretrained(
             folder, **absent, **text_encoders(folder), torch_dtype=torch.bfloat16
         )
-
-
-class StockEncoders:
-    """Text encoders and VAE of a stock pipeline in ``folder``, each loaded onto ``device`` when first asked.
-
-    ``offload``: text encoders stay in the CPU's memory, and each layer comes to ``device`` while it computes.
-    """
-
-    def __init__(self, family: TextToImageFamily, folder: Path, device: torch.device, offload: bool) -> None:
-        self.family = family
-        self.folder = folder
-        self.device = device
-        self.offload = offload
-        self._pipeline: Any = None
-        self._vae: Network | None = None
-
-    @torch.no_grad()
-    def encode_text(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
-        with hushed():
-            encoded = self.family.encode_prompts(self._texts(), texts)
-        return [{name: value.cpu() for name, value in text.items()} for text in encoded]
-
-    def long_texts(self, texts: Sequence[str]) -> dict[str, str]:
-        with hushed():
-            counts = self.family.token_counts(self._texts(), texts)
-        notes = ((text, length_note(count, self.family.text_length)) for text, count in zip(texts, counts, strict=True))
-        return {text: note for text, note in notes if note is not None}
-
-    def _texts(self) -> Any:
-        """The pipeline with its text encoders, loaded at the first call."""
-        if self._pipeline is None:
-            self._pipeline = self._placed(self.family.text_pipeline(self.folder))
-        return self._pipeline
-
-    def _placed(self, pipeline: Any) -> Any:
-        if not self.offload:
-            return pipeline.to(self.device)
-        streams = {"use_stream": True, "low_cpu_mem_usage": True} if self.device.type == "cuda" else {}
-        pipeline.enable_group_offload(self.device, offload_type="leaf_level", **streams)
-        return pipeline
-
-    @torch.no_grad()
-    def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        if self._vae is None:
-            self._vae = self.family.load_vae(self.folder).to(self.device)
-        mean, std = self.family.encode_images(self._vae, images.to(self.device))
-        return mean.cpu(), std.cpu()
-
-    def close(self) -> None:
-        self._pipeline = self._vae = None
-        # Modules that are offloaded and their hooks hold each other.
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
 
 def _from_diffusers(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from ..core.guidance import Guidance
 from ..core.tensors import to_device
 from ..reports.grids import comparison_grid
 from ..reports.images import save_png, to_images
+from ..reports.videos import strip_places, to_videos
 from ..sampling.denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
 from ..students.student import Student
 from ..teachers.base import Conditioning, Network
@@ -23,18 +24,21 @@ from ..teachers.latents import latent_decoder
 from ..teachers.text_to_image import TextToImageFamily
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from ..data.batches import TrainingData
     from ..presets.schema import Preset
 
 COLUMNS, PREVIEW_ROWS = 10, 2
-TEXT_COLUMNS = 4
+TEXT_COLUMNS, VIDEOS = 4, 2
 
 
 @dataclass(frozen=True)
 class Gallery:
     """The start of all pictures of a run: ``noise`` (N, C, *S) of seeds 0, 1, 2, …, and its conditioning.
 
-    ``show`` turns states into pictures in [-1, 1]. A row has ``columns``, each with one of ``titles`` if there are any.
+    ``show`` turns states into pictures or videos in [-1, 1]. A row has ``columns``, each with one of ``titles`` if
+    there are any; a video is a row of its own, with some of its frames.
     """
 
     noise: Tensor
@@ -57,10 +61,11 @@ def open_gallery(
         if show is None:
             say(f"no pictures of this run: {preset.teacher.base} has no VAE")
             return None
-        batch = data.batch(preset.seed, 0, TEXT_COLUMNS)
-        noise = seeded_noise(seeded_generators(range(TEXT_COLUMNS)), batch.shape[1:])
+        columns = TEXT_COLUMNS if family.frame_step is None else VIDEOS
+        batch = data.batch(preset.seed, 0, columns)
+        noise = seeded_noise(seeded_generators(range(columns)), batch.shape[1:])
         conditioning = to_device(batch.conditioning, device, family.read_on_host)
-        return Gallery(noise.to(device), conditioning, show, TEXT_COLUMNS, batch.texts)
+        return Gallery(noise.to(device), conditioning, show, columns, batch.texts)
     assert isinstance(family, ClassConditionalFamily), "a teacher is told a text or a class"
     seeds = range(PREVIEW_ROWS * COLUMNS)
     shape = family.sample_shape(student.model)
@@ -81,12 +86,12 @@ def save_preview(student: Student, gallery: Gallery, path: Path | None) -> None:
     states = sample_student(student, gallery.noise, gallery.conditioning)
     if path is None:
         return
-    images, columns = to_images(gallery.show(states)), gallery.columns
+    shown, columns = gallery.show(states), gallery.columns
     rows = {
-        f"seeds {first} to {first + columns - 1}": images[first : first + columns]
-        for first in range(0, len(images), columns)
+        f"seeds {first} to {first + columns - 1}": shown[first : first + columns]
+        for first in range(0, len(shown), columns)
     }
-    save_png(comparison_grid(rows, gallery.titles), path)
+    save_png(_grid(rows, gallery.titles), path)
 
 
 def save_comparison(
@@ -108,6 +113,18 @@ def save_comparison(
     rows[f"student, {facts.nfe} NFE"] = sample_student(student, noise, conditioning)
     if path is None:
         return
-    save_png(
-        comparison_grid({name: to_images(gallery.show(states)) for name, states in rows.items()}, gallery.titles), path
-    )
+    save_png(_grid({name: gallery.show(states) for name, states in rows.items()}, gallery.titles), path)
+
+
+def _grid(rows: Mapping[str, Tensor], titles: Sequence[str]) -> Image.Image:
+    """Rows of pictures (N, C, H, W); of videos (N, C, F, H, W) each is a row of frames."""
+    if all(shown.ndim == 4 for shown in rows.values()):
+        return comparison_grid({name: to_images(shown) for name, shown in rows.items()}, titles)
+    strips: dict[str, list[Image.Image]] = {}
+    times: list[str] = []
+    for name, shown in rows.items():
+        for title, frames in zip(titles, to_videos(shown)):
+            places = strip_places(len(frames))
+            times = [f"frame {place + 1}" for place in places]
+            strips[f"{name}: {title}"] = [frames[place] for place in places]
+    return comparison_grid(strips, times)

@@ -48,9 +48,11 @@ def test_every_preset_has_a_card_that_the_hub_can_read(name: str, tmp_path) -> N
     shipped = facts.base.startswith("preset:")
     assert card.data.base_model == (None if shipped else "/".join(facts.base.split("/")[:2]))
     family = family_of(facts.family)
-    text_to_image = isinstance(family, TextToImageFamily)
-    kind = "image-to-image" if text_to_image and family.shown else "text-to-image"
-    assert (card.data.pipeline_tag == kind) == text_to_image
+    told_a_text, video = isinstance(family, TextToImageFamily), preset.data.frames is not None
+    edits = isinstance(family, TextToImageFamily) and family.shown
+    assert (card.data.pipeline_tag == "text-to-image") == (told_a_text and not video and not edits)
+    assert (card.data.pipeline_tag == "text-to-video") == video
+    assert (card.data.pipeline_tag == "image-to-image") == edits
     shown = re.sub(r"\\(\W|_)", r"\1", card.text)
     for told in (facts.teacher, facts.base, preset.teacher.license, f"{facts.shift:g}", facts.temperature):
         assert f"| {told} |" in shown

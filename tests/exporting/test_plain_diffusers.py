@@ -64,7 +64,7 @@ def made_here(which: Student, base: Path | None, given: dict) -> Tensor:
     absent = {name: None for name, value in index.items() if value == [None, None]}
     pipeline = kind.from_pretrained(base, **absent, **parts)
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline(**given).images
+    return pipeline(**given)[0]
 
 
 def job(

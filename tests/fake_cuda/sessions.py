@@ -21,6 +21,8 @@ from piflow_cli.console import SILENT
 from piflow_cli.core.tensors import to_device
 from piflow_cli.data.batches import Batch
 from piflow_cli.presets.resolve import load, resolve
+from piflow_cli.presets.schema import DataSection
+from piflow_cli.sampling.text_specs import size_of
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.base import Conditioning, TeacherFamily, guidance_of
 from piflow_cli.teachers.class_conditional import ClassConditionalFamily
@@ -113,7 +115,7 @@ def session_of(
     )
     if guidance_of(preset.teacher).scale != 1 and not of_class:
         told |= {f"negative_{key}": value for key, value in told.items()}
-    data = Texts(_state_shape(family, outline, preset.data.resolution), told, preset.data_free)
+    data = Texts(_state_shape(family, outline, preset.data), told, preset.data_free)
     family = _without_weights(family, config, device)
     with mock.patch.multiple(
         opening,
@@ -169,11 +171,11 @@ def _unmade(family: TeacherFamily, config: dict) -> nn.Module:
         return family.build(config)
 
 
-def _state_shape(family: Any, outline: Any, side: int | None) -> tuple[int, ...]:
+def _state_shape(family: Any, outline: Any, data: DataSection) -> tuple[int, ...]:
     if isinstance(family, ClassConditionalFamily):
         return tuple(family.sample_shape(outline))
-    assert side is not None
-    return family.latent_channels(outline.config), side // family.vae_factor, side // family.vae_factor
+    size = size_of(data)
+    return family.latent_shape(outline.config, (size.width, size.height), size.frames)
 
 
 def noise_of(session: Session) -> tuple[Tensor, Conditioning]:

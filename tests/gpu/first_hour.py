@@ -77,6 +77,7 @@ PARTS = (
     step("ovis-image"),
     step("sd35"),
     step("sana"),
+    step("wan21-1.3b"),
     step("sdxl"),
     step("sd15"),
     step("imagenet-dit"),

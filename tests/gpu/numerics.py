@@ -106,7 +106,7 @@ CASES = (
     Case("ImageNet's DDPM", (3, *IMAGENET), "gm", 32, 1.0, DDPM, ("imagenet-dit",), predicts="epsilon-linear"),
     Case("Stable Diffusion XL", (1, *SDXL), "gm", 8, 3.2, SD * QUARTER, ("sdxl",), predicts=SD_PREDICTS),
     Case("Stable Diffusion 1.5", (1, *SD15), "gm", 8, 3.2, SD * QUARTER, ("sd15",), predicts=SD_PREDICTS),
-    Case("video", (1, 16, 21, 60, 104), "gm", 8, 3.2, QUARTER, dtype=BF16),
+    Case("video", (1, 16, 21, 60, 104), "gm", 8, 3.0, QUARTER, ("wan21-1.3b",), dtype=BF16),
     Case("DX of FLUX", (1, *FLUX), "dx", 10, 3.2, QUARTER, ("flux-dev-dx", "qwen-image-dx")),
     Case("DX of FLUX in bf16, batch 3", (3, *FLUX), "dx", 10, 3.2, QUARTER, dtype=BF16),
     Case("polynomial DX of FLUX", (2, *FLUX), "dx-poly", 4, 3.2, QUARTER),

@@ -6,11 +6,14 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import diffusers
 import torch
 from fuzz_inputs import WEIGHTS, _files
 from safetensors.torch import load_file, save_file
-from tiny_pipeline import whole_pipeline
-from zoo import ZOO, student_of, zoo_preset
+from tiny_pipeline import tokenizer, whole_pipeline
+from tiny_vae import tiny_vae
+from transformers import UMT5Config, UMT5EncoderModel
+from zoo import WIDTH, ZOO, student_of, zoo_preset
 
 from piflow_cli.app import main
 from piflow_cli.students.adapters import save_adapter
@@ -28,6 +31,7 @@ def inputs(root: Path, teacher: Path) -> dict[str, Path]:
             "distill", "--teacher", str(teacher), "--policy", policy, "--iterations", "1", "--output", str(root / name)
         )
     files |= text_student(root / "flux")
+    files |= video_student(root / "wan")
     for name in ("run2", "run3"):
         files[name] = shutil.copytree(files["run"], root / name)
     files |= {"teacher": teacher, "teacherbase": teacher.parent / "teacher"}
@@ -80,6 +84,22 @@ def text_student(folder: Path) -> dict[str, Path]:
     student.facts = replace(student.facts, base=read.teacher.base)
     save_adapter(student, folder / "adapter")
     return {"text": folder / "adapter", "base": folder / "base", "preset": preset}
+
+
+def video_student(folder: Path) -> dict[str, Path]:
+    """A student of videos with adapters on a whole pipeline."""
+    folder.mkdir()
+    row = ZOO["wan"]
+    preset, read = zoo_preset(row, folder)
+    shutil.rmtree(folder / "base")
+    umt5 = UMT5EncoderModel(UMT5Config(vocab_size=8, d_model=WIDTH, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    parts = (tokenizer(512), umt5.eval(), tiny_vae(row.family), scheduler, row.build())
+    diffusers.WanPipeline(*parts).save_pretrained(folder / "base")
+    student = student_of(row, row.build())
+    student.facts = replace(student.facts, base=read.teacher.base)
+    save_adapter(student, folder / "adapter")
+    return {"video": folder / "adapter", "videopreset": preset}
 
 
 def styled(root: Path, files: dict[str, Path]) -> dict[str, Path]:

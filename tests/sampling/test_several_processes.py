@@ -19,6 +19,7 @@ from zoo import ZOO
 from piflow_cli.console import Console
 from piflow_cli.data.prompts import Prompt
 from piflow_cli.errors import Reported, RunError
+from piflow_cli.sampling import files
 from piflow_cli.sampling import sample as sampling
 from piflow_cli.sampling.request import SampleRequest
 from piflow_cli.teachers import families
@@ -96,14 +97,14 @@ def test_who_has_nothing_to_do_is_told_of(tiny_run, tmp_path, monkeypatch, capsy
 
 
 def test_what_one_process_cannot_draw_ends_all_and_what_was_written_is_whole(tiny_run, tmp_path, monkeypatch) -> None:
-    whole = sampling.to_images
+    whole = files.to_images
 
     def fails(pictures):
         if len(pictures) == 1:
             raise RunError("the last batch is bad", "leave it out")
         return whole(pictures)
 
-    monkeypatch.setattr(sampling, "to_images", fails)
+    monkeypatch.setattr(files, "to_images", fails)
     run = opening(monkeypatch, "piflow_cli.sampling.sample")
     # Batches of 2 for two processes; the fourth, of one picture, is the second's.
     asked = dict(student=str(tiny_run), seeds=tuple(range(7)), batch_size=2)
@@ -131,9 +132,9 @@ SPOILED = """
 import os, signal, sys
 from piflow_cli.app import main
 from piflow_cli.errors import RunError
-from piflow_cli.sampling import sample
+from piflow_cli.sampling import files
 how, ranks = os.environ["SPOILED"].split()
-whole, calls = sample.to_images, []
+whole, calls = files.to_images, []
 def spoiled(pictures):
     calls.append(None)
     if os.environ["RANK"] in ranks and len(calls) == 2:
@@ -141,7 +142,7 @@ def spoiled(pictures):
             os.kill(os.getpid(), signal.SIGKILL)
         raise RunError("it is spoiled", "mend it") if how == "error" else ZeroDivisionError("by zero")
     return whole(pictures)
-sample.to_images = spoiled
+files.to_images = spoiled
 sys.exit(main(sys.argv[1:]))
 """
 

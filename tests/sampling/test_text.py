@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from text_students import saved_student
 from tiny_pipeline import whole_pipeline
 from tiny_vae import tiny_vae
-from zoo import ZOO, Row, disturb, every_family, facts_of, stack, zoo_preset
+from zoo import PICTURES, ZOO, Row, disturb, every_family, every_family_of_pictures, facts_of, stack, zoo_preset
 
 import piflow_cli as piflow
 from piflow_cli.console import Console
@@ -79,13 +79,15 @@ def test_a_student_that_brings_all_its_weights_comes_back_and_samples(cli, row: 
     save_adapter(student, tmp_path / "adapter")
     again, expected = open_student(tmp_path / "adapter").model.state_dict(), student.model.state_dict()
     assert again.keys() == expected.keys() and all(torch.equal(again[name], value) for name, value in expected.items())
-    run(cli, tmp_path / "adapter", "a fox", *SIZE, "--output", tmp_path / "out")
-    assert pixels(tmp_path / "out" / "0000-000000.png").std() > 0
+    frames, ending = (["--frames", "9"], "gif") if row.makes_videos else ([], "png")
+    run(cli, tmp_path / "adapter", "a fox", *SIZE, *frames, "--output", tmp_path / "out")
+    assert pixels(tmp_path / "out" / f"0000-000000.{ending}").std() > 0
     refused = cli(
         "sample",
         str(tmp_path / "adapter"),
         "a fox",
         *SIZE,
+        *frames,
         "--base-precision",
         "bf16",
         "--output",
@@ -94,7 +96,7 @@ def test_a_student_that_brings_all_its_weights_comes_back_and_samples(cli, row: 
     assert refused.code == 2 and "this student brings all of its weights" in refused.err
 
 
-@every_family
+@every_family_of_pictures
 def test_a_picture_is_the_one_that_training_previews(cli, row: Row, tmp_path) -> None:
     """The pipeline's loop over its scheduler, and our own over the network, meet in the same pixels."""
     adapter = saved_student(row, tmp_path)
@@ -146,7 +148,7 @@ def test_a_run_samples_its_last_preview(cli, tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("stochastic", ["0", "inf"])
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", PICTURES)
 def test_a_picture_is_the_same_alone_and_in_a_batch(cli, name, stochastic, tmp_path) -> None:
     adapter = saved_student(ZOO[name], tmp_path)
     common = [*SIZE, "--stochastic", stochastic, "--no-grid"]
@@ -192,7 +194,7 @@ def test_the_published_latents_come_out_of_the_command(cli, nfe, temperature, tm
     assert ((shown[0] - theirs).norm() / theirs.norm()).item() < 1e-4
 
 
-@every_family
+@every_family_of_pictures
 def test_a_base_in_bfloat16_shows_nearly_the_same(cli, row: Row, tmp_path) -> None:
     adapter = saved_student(row, tmp_path)
     for precision in ("fp32", "bf16"):
@@ -261,7 +263,7 @@ def test_adapters_are_held_in_the_dtype_of_the_base(flux) -> None:
     assert dtypes == {True: torch.bfloat16, False: torch.float32}
 
 
-@every_family
+@every_family_of_pictures
 @pytest.mark.parametrize("own_scheduler", [False, True])
 def test_a_teacher_is_what_its_stock_pipeline_makes(cli, row: Row, own_scheduler: bool, tmp_path, monkeypatch) -> None:
     """Against a pipeline that is put together by hand, guidance and all."""
@@ -693,7 +695,9 @@ def test_an_opened_model_refuses_another_teacher_than_the_students(flux, tmp_pat
 @every_family
 def test_a_student_in_memory_makes_the_pictures_of_its_file_again_and_again(row: Row, tmp_path) -> None:
     adapter = saved_student(row, tmp_path)
-    options = {"seeds": [3, 5], "height": 64, "width": 96, "device": "cpu"}
+    options = {"seeds": [3, 5], "height": 64, "width": 96, "device": "cpu"} | (
+        {"frames": 9} if row.makes_videos else {}
+    )
     expected, student = piflow.sample(adapter, "a fox", **options), piflow.load_student(adapter)
     for _ in range(2):
         for image, other in zip(piflow.sample(student, "a fox", **options), expected, strict=True):
@@ -704,7 +708,7 @@ def test_a_student_in_memory_makes_the_pictures_of_its_file_again_and_again(row:
         piflow.sample(piflow.load_student(adapter, dtype=torch.float16), "a fox", **options)
 
 
-@every_family
+@every_family_of_pictures
 def test_an_opened_model_has_the_noise_the_text_and_the_pictures_of_the_command(cli, row: Row, tmp_path) -> None:
     adapter = saved_student(row, tmp_path)
     drawn = SampleRequest(prompts=("a fox",), seeds=(3, 5), height=64, width=96)

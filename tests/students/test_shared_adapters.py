@@ -29,7 +29,7 @@ FLUX_TINY = GOLDEN / "flux-tiny"
 
 def policy_velocity(row: Row, student: Student) -> torch.Tensor:
     with torch.no_grad():
-        return student.policy(student.model, states(), RAW, conditioning(row)).velocity(0.9 * states(), 0.6 * RAW)
+        return student.policy(student.model, states(row), RAW, conditioning(row)).velocity(0.9 * states(row), 0.6 * RAW)
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +118,8 @@ def test_a_saved_student_comes_back_as_it_was(row: Row, policy: str, tmp_path) -
     assert again.facts == student.facts
     # The scale alpha / rank = 2 went into the second factor.
     torch.testing.assert_close(policy_velocity(row, again), policy_velocity(row, student), rtol=1e-4, atol=1e-5)
-    untouched = family_of(row.family, row.guidance).call(row.build(), states(), RAW, conditioning(row))
-    teacher = again.family.call(again.model.shared.view("teacher"), states(), RAW, conditioning(row))
+    untouched = family_of(row.family, row.guidance).call(row.build(), states(row), RAW, conditioning(row))
+    teacher = again.family.call(again.model.shared.view("teacher"), states(row), RAW, conditioning(row))
     assert torch.equal(teacher, untouched)
 
 
@@ -255,7 +255,9 @@ def test_a_published_polynomial_opens_and_samples_without_a_segment(tmp_path, fa
         preset.name,
     )
     assert (facts.final_step_scale, facts.substeps) == (0.5, 128)
-    ours, theirs = (sample_student(one, states(), conditioning(row), steps=4, substeps=128) for one in (again, student))
+    ours, theirs = (
+        sample_student(one, states(row), conditioning(row), steps=4, substeps=128) for one in (again, student)
+    )
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 

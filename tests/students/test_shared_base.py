@@ -27,7 +27,7 @@ def velocity(row: Row, model: Network, x: Tensor | None = None) -> Tensor:
     """The teacher's, unguided."""
     with torch.no_grad():
         return family_of(row.family, row.guidance).velocity(
-            model, states() if x is None else x, to_sigma(RAW, 3.2), conditioning(row)
+            model, states(row) if x is None else x, to_sigma(RAW, 3.2), conditioning(row)
         )
 
 
@@ -39,9 +39,9 @@ def losses(row: Row, student: Student, model: Network, teacher: Network):
     return data_free_losses(
         lambda x, raw: student.policy(model, x, raw, given),
         lambda x, sigma: teacher_velocity(family, teacher, guidance, x, sigma, given),
-        states(),
+        states(row),
         config,
-        draws=draw_segments(len(states()), config, seeded(5)),
+        draws=draw_segments(len(states(row)), config, seeded(5)),
     )
 
 
@@ -93,8 +93,8 @@ def test_a_student_starts_with_the_velocity_of_its_teacher(row: Row, policy: str
             )
     for role in ("student", "average")[: 2 if policy == "dx" else 1]:
         with torch.no_grad():
-            policy_of = student.policy(student.model.shared.view(role), states(), RAW, conditioning(row))
-            torch.testing.assert_close(policy_of.velocity(states(), RAW), expected, rtol=1e-4, atol=1e-5)
+            policy_of = student.policy(student.model.shared.view(role), states(row), RAW, conditioning(row))
+            torch.testing.assert_close(policy_of.velocity(states(row), RAW), expected, rtol=1e-4, atol=1e-5)
 
 
 @every_family
@@ -160,7 +160,7 @@ def test_roles_leave_requires_grad_alone_and_rest_as_the_student(row: Row) -> No
     assert {id(value) for value in student.model.parameters()} == {
         id(dict(base.named_parameters())[name]) for name in trained
     }
-    x = states()
+    x = states(row)
     resting = student.policy(base, x, RAW, conditioning(row)).velocity(x, RAW)
     for role in ("teacher", "average"):
         with shared.playing(role):
@@ -186,15 +186,15 @@ def test_the_average_has_the_names_of_the_student_and_weights_of_its_own(row: Ro
         value.requires_grad for value in ours.values()
     )
     assert all(torch.equal(ours[name], theirs[name]) and ours[name] is not theirs[name] for name in ours)
-    before = student.policy(average.model, states(), RAW, conditioning(row)).velocity(states(), RAW)
+    before = student.policy(average.model, states(row), RAW, conditioning(row)).velocity(states(row), RAW)
     assert not before.requires_grad
     disturb(student)
-    after = student.policy(average.model, states(), RAW, conditioning(row)).velocity(states(), RAW)
+    after = student.policy(average.model, states(row), RAW, conditioning(row)).velocity(states(row), RAW)
     torch.testing.assert_close(after, before, rtol=0, atol=0)
     average.model.load_state_dict(student.model.state_dict())
-    moved = student.policy(average.model, states(), RAW, conditioning(row)).velocity(states(), RAW)
+    moved = student.policy(average.model, states(row), RAW, conditioning(row)).velocity(states(row), RAW)
     torch.testing.assert_close(
-        moved, student.policy(student.model, states(), RAW, conditioning(row)).velocity(states(), RAW)
+        moved, student.policy(student.model, states(row), RAW, conditioning(row)).velocity(states(row), RAW)
     )
     assert not torch.allclose(moved, before)
 
@@ -214,10 +214,12 @@ def test_a_base_in_bf16_keeps_what_is_trained_in_full_precision(row: Row) -> Non
     average = student.average()
     assert {value.dtype for model in (student, average) for value in model.model.parameters()} == {torch.float32}
     with torch.autocast("cpu", torch.bfloat16):
-        policy = student.policy(student.model, states(), RAW, conditioning(row))
-        (policy.velocity(states(), RAW) ** 2).mean().backward()
+        policy = student.policy(student.model, states(row), RAW, conditioning(row))
+        (policy.velocity(states(row), RAW) ** 2).mean().backward()
         expected = velocity(row, student.model.shared.view("teacher"))
-    torch.testing.assert_close(policy.velocity(states(), RAW).detach().float(), expected.float(), rtol=0.1, atol=0.15)
+    torch.testing.assert_close(
+        policy.velocity(states(row), RAW).detach().float(), expected.float(), rtol=0.1, atol=0.15
+    )
     assert all(value.grad.isfinite().all() for value in student.model.parameters() if value.grad is not None)
 
 

@@ -30,7 +30,7 @@ def teacher_of(name: str) -> tuple[TeacherFamily, nn.Module, Tensor, Conditionin
         model, family = tiny_dit(in_channels=2).eval(), family_of("dit")
         x = torch.randn(BATCH, 2, 4, 4, generator=torch.Generator().manual_seed(0))
         return family, model, x, {"class_labels": torch.tensor([2, 0])}
-    return family_of(name), ZOO[name].build(), states(), conditioning(ZOO[name], (7, 4))
+    return family_of(name), ZOO[name].build(), states(ZOO[name]), conditioning(ZOO[name], (7, 4))
 
 
 class Counted:

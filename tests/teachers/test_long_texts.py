@@ -15,7 +15,7 @@ from zoo import MASKED, ZOO
 
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.long_texts import hushed, length_note, told_of
-from piflow_cli.teachers.text_to_image import StockEncoders
+from piflow_cli.teachers.stock_encoders import StockEncoders
 
 PAD = 0
 # Texts of flux-cfg are those of flux. U-Nets read 77 tokens of CLIP.
@@ -38,7 +38,7 @@ class Recorder(nn.Module):
         self.given: list[int] = []
         self.pools = pools
 
-    def forward(self, input_ids: Tensor, **options: object) -> SimpleNamespace:
+    def forward(self, input_ids: Tensor, attention_mask: object = None, **options: object) -> SimpleNamespace:
         self.given += (input_ids != PAD).sum(dim=1).tolist()
         hidden = input_ids.unsqueeze(-1).float()
         first = hidden[:, 0] if self.pools else hidden

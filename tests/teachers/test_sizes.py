@@ -34,15 +34,18 @@ def test_the_factor_is_that_of_the_stock_pipeline(row: Row, factor: int, tmp_pat
     kind = family.pipeline_class
     parts = dict.fromkeys(kind._get_signature_keys(kind)[0])
     sized = family.sized_by(tmp_path / "base")
+    pipeline = kind(**{**parts, "vae": vae})
     # The pipeline of ERNIE-Image counts cells, two latent positions wide.
     cells = 2 if row.family == "ernie-image" else 1
-    assert cells * sized.vae_factor == kind(**{**parts, "vae": vae}).vae_scale_factor == cells * factor
-    # The pipeline of Sana takes multiples of 32 alone.
-    multiple = 32 if row.family == "sana" else 2 * factor
+    assert sized.vae_factor == factor
+    assert cells * factor == (pipeline.vae_scale_factor_spatial if row.makes_videos else pipeline.vae_scale_factor)
+    # The pipelines of Sana and Wan take multiples of 32 and 16 alone.
+    multiple = max({"sana": 32, "wan": 16}.get(row.family, 0), 2 * factor)
     assert (family.vae_factor, sized.size_multiple, sized.name) == (FACTORS.get(row.family, 8), multiple, row.family)
     factory = family.encoders(preset.teacher)
     assert (factory.downsampling, factory.size_multiple) == (factor, multiple)
-    assert factory.latent_shape(48, 32) == (4, 32 // factor, 48 // factor)
+    frames, latent_frames = (9, (3,)) if row.makes_videos else (None, ())
+    assert factory.latent_shape(48, 32, frames) == (4, *latent_frames, 32 // factor, 48 // factor)
 
 
 LENGTHS = {"ovis-image": 256, "ernie-image": 1024, "sd3": 256, "sana": 300, "sd15": 77, "sdxl": 77}

@@ -37,23 +37,25 @@ from piflow_cli.teachers.base import guidance_of, repeat, teacher_velocity
 from piflow_cli.teachers.decoders import decode_each
 from piflow_cli.teachers.encoders import negative_of
 from piflow_cli.teachers.packing import pack, unpack
-from piflow_cli.teachers.text_to_image import StockEncoders
+from piflow_cli.teachers.stock_encoders import StockEncoders
 
 FLOW = {name: row for name, row in ZOO.items() if family_of(name).parameterisation.flow}
 
 
 def by_pipeline(row: Row, model: nn.Module, scheduler, x: Tensor, steps: int) -> Tensor:
-    """Final latents (B, C, H, W) that the stock pipeline of the family makes of the noise ``x``, without guidance."""
+    """Final latents (B, C, *S) that the stock pipeline of the family makes of the noise ``x``, without guidance."""
     family, given = family_of(row.family), conditioning(row)
     pipeline = family.pipeline(model, scheduler)
     pipeline.set_progress_bar_config(disable=True)
-    height, width = 8 * LATENTS[1], 8 * LATENTS[2]
+    height, width = (8 * side for side in row.latents[-2:])
     prompts = {name: value for name, value in given.items() if not name.startswith("negative_")}
     if row.prompt_lists:
         lengths = prompts.pop("prompt_embeds_mask").sum(1).tolist()
         prompts["prompt_embeds"] = [text[:length] for text, length in zip(prompts["prompt_embeds"], lengths)]
     options = {"height": height, "width": width, "num_inference_steps": steps, "output_type": "latent"}
-    latents = pipeline(**prompts, **row.unguided, **options, latents=row.packed(pipeline, x)).images
+    if row.makes_videos:
+        options["num_frames"] = 4 * (row.latents[1] - 1) + 1
+    latents = pipeline(**prompts, **row.unguided, **options, latents=row.packed(pipeline, x))[0]
     return row.unpacked(pipeline, latents, x)
 
 
@@ -62,7 +64,7 @@ def by_pipeline(row: Row, model: nn.Module, scheduler, x: Tensor, steps: int) ->
 def test_the_stock_pipeline_samples_what_we_sample(row: Row, policy: str) -> None:
     student = student_of(row, row.build(), policy)
     disturb(student)
-    x = states()
+    x = states(row)
     ours = sample_student(student, x, conditioning(row), temperature=0.4)
     scheduler = student.scheduler(temperature=0.4, patch=student.family.token_positions)
     theirs = by_pipeline(row, root(student.model), scheduler, x, 2)
@@ -72,7 +74,7 @@ def test_the_stock_pipeline_samples_what_we_sample(row: Row, policy: str) -> Non
 @pytest.mark.parametrize("row", FLOW.values(), ids=FLOW)
 def test_the_stock_pipeline_agrees_on_the_teachers_velocity(row: Row) -> None:
     """Euler steps by the pipeline's own call of the network, on a fixed grid of sigmas; others are in test_unets.py."""
-    model, family, x = row.build(), family_of(row.family, row.guidance), states()
+    model, family, x = row.build(), family_of(row.family, row.guidance), states(row)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=2.0)
     set_timesteps = scheduler.set_timesteps
     scheduler.set_timesteps = lambda *given, sigmas=None, mu=None, device=None: set_timesteps(
@@ -87,7 +89,7 @@ def test_the_stock_pipeline_agrees_on_the_teachers_velocity(row: Row) -> None:
 @pytest.mark.parametrize("learning", [True, False])
 def test_a_sample_does_not_depend_on_the_lengths_beside_it(name: str, learning: bool) -> None:
     row = ZOO[name]
-    model, family, x = row.build(), family_of(name), states()
+    model, family, x = row.build(), family_of(name), states(row)
     with torch.set_grad_enabled(learning):
         both = family.call(model, x, RAW, conditioning(row, (7, 4)))
         alone = family.call(model, x[1:], RAW[1:], conditioning(row, (4,)))
@@ -96,7 +98,7 @@ def test_a_sample_does_not_depend_on_the_lengths_beside_it(name: str, learning: 
 
 def test_flux_is_told_its_guidance() -> None:
     row = ZOO["flux"]
-    model, x = row.build(), states()
+    model, x = row.build(), states(row)
     one, other = (family_of("flux", guidance).call(model, x, RAW, conditioning(row)) for guidance in (3.5, 1.0))
     assert not torch.allclose(one, other, atol=1e-4)
 
@@ -104,7 +106,7 @@ def test_flux_is_told_its_guidance() -> None:
 @every_masked_family
 def test_true_guidance_is_taken_against_the_empty_prompt(name: str) -> None:
     row = ZOO[name]
-    model, family, x = row.build(), family_of(name), states()
+    model, family, x = row.build(), family_of(name), states(row)
     given = conditioning(row)
     empty = negative_of(given)
     assert set(empty) == set(row.encode(1))
@@ -120,7 +122,7 @@ def test_true_guidance_is_taken_against_the_empty_prompt(name: str) -> None:
 def test_renormalised_guidance_is_the_stock_pipelines() -> None:
     row = ZOO["qwen-image"]
     preset = resolve("qwen-image", None, ["teacher.guidance_mode=renormalised"], {})
-    guidance, model, x, steps = guidance_of(preset.teacher), row.build(), states(), 3
+    guidance, model, x, steps = guidance_of(preset.teacher), row.build(), states(row), 3
     family = family_of(row.family, guidance.scale)
     pipeline = family.pipeline(model, FlowMatchEulerDiscreteScheduler(shift=3.2))
     pipeline.set_progress_bar_config(disable=True)
@@ -312,16 +314,22 @@ def test_prompts_of_flux_are_padded_and_pooled() -> None:
 @every_family
 def test_latents_are_normalised_and_come_back(row: Row) -> None:
     family, vae = family_of(row.family), tiny_vae(row.family)
-    images = torch.rand(2, 3, 16, 32, generator=seeded()) * 2 - 1
+    frames, latent_frames = ((5,), (2,)) if row.makes_videos else ((), ())
+    images = torch.rand(2, 3, *frames, 16, 32, generator=seeded()) * 2 - 1
     with torch.no_grad():
         mean, std = family.encode_images(vae, images)
         sure = family.vae_name == "AutoencoderDC"
-        assert mean.shape == std.shape == (2, 4, 2, 4) and ((std == 0) if sure else (std > 0)).all()
+        assert mean.shape == std.shape == (2, 4, *latent_frames, 2, 4) and ((std == 0) if sure else (std > 0)).all()
         if family.vae_name == "AutoencoderKLQwenImage":
             posterior = vae.encode(images.unsqueeze(2)).latent_dist
             torch.testing.assert_close(mean[:, 2], (posterior.mode()[:, 2, 0] - 2.0) / 0.5)
             torch.testing.assert_close(std[:, 1], posterior.std[:, 1, 0] / 3.0)
             plain = vae.decode(posterior.mode()).sample[:, :, 0]
+        elif row.makes_videos:
+            posterior = vae.encode(images).latent_dist
+            torch.testing.assert_close(mean[:, 2], (posterior.mode()[:, 2] - 2.0) / 0.5)
+            torch.testing.assert_close(std[:, 1], posterior.std[:, 1] / 3.0)
+            plain = vae.decode(posterior.mode()).sample
         elif family.vae_name == "AutoencoderKLFlux2":
             # How these are normalised is shown against the stock pipelines, in test_flux2.py and test_ernie.py.
             posterior = vae.encode(images).latent_dist
@@ -358,7 +366,9 @@ def test_encoders_are_known_before_they_are_opened(row: Row, tmp_path, monkeypat
     encoders = factory.open(torch.device("cpu"), False)
     found = encoders.encode_text(["four", "sevenly"])
     torch.testing.assert_close(found[0]["prompt_embeds"], row.encode(4)["prompt_embeds"])
-    assert [value.shape for value in encoders.encode_images(torch.zeros(1, 3, 16, 16))] == [(1, 4, 2, 2)] * 2
+    frames, latent_frames = ((5,), (2,)) if row.makes_videos else ((), ())
+    encoded = encoders.encode_images(torch.zeros(1, 3, *frames, 16, 16))
+    assert [value.shape for value in encoded] == [(1, 4, *latent_frames, 2, 2)] * 2
     encoders.close()
     assert encoders._pipeline is None and encoders._vae is None
 
@@ -366,7 +376,7 @@ def test_encoders_are_known_before_they_are_opened(row: Row, tmp_path, monkeypat
 @every_family
 def test_pictures_are_decoded_in_full_precision_under_autocast_too(row: Row) -> None:
     family, vae = family_of(row.family), tiny_vae(row.family)
-    latents = torch.randn(2, family.latent_channels(row.build().config), 8, 12, generator=seeded())
+    latents = states(row)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         found = decode_each(family, vae, latents.bfloat16())
     with torch.no_grad():

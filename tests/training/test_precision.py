@@ -13,7 +13,7 @@ from zoo import ZOO, Row, every_family, zoo_preset
 
 from piflow_cli.console import Console
 from piflow_cli.presets.resolve import resolve
-from piflow_cli.teachers.text_to_image import StockEncoders
+from piflow_cli.teachers.stock_encoders import StockEncoders
 from piflow_cli.training.loop import Session, _backward, train_step
 from piflow_cli.training.opening import open_session
 from piflow_cli.training.rows import take_pending

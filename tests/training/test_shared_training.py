@@ -11,7 +11,7 @@ from PIL import Image
 from run_rows import course_of
 from safetensors.torch import load_file
 from tiny_vae import tiny_vae
-from zoo import RAW, ZOO, Row, conditioning, every_family, states, zoo_preset
+from zoo import PICTURES, RAW, ZOO, Row, conditioning, every_family, states, zoo_preset
 
 from piflow_cli.console import Console
 from piflow_cli.presets.resolve import resolve
@@ -51,7 +51,8 @@ def same_tensors(one: Path, other: Path) -> bool:
 
 
 REGIMES = [
-    *((name, policy, source) for name in ZOO for policy, source in (("gm", "prompts"), ("dx", "pictures"))),
+    *((name, "gm", "prompts") for name in ZOO),
+    *((name, "dx", "pictures") for name in PICTURES),
     ("flux", "gm", "pictures"),
     ("flux", "dx", "prompts"),
 ]
@@ -111,8 +112,10 @@ def test_a_run_leaves_pictures_a_plan_and_a_student_that_loads(cli, text_encoder
     assert outcome.code == 0, outcome.err
     for name in ("previews/0000002.png", "previews/0000004.png"):
         with Image.open(folder / name) as picture:
-            # Four of 96 x 64, each in a cell of twice its longer side.
-            assert picture.mode == "RGB" and picture.width > 4 * 192 and 192 < picture.height < 2 * 192
+            # Four of 96 x 64, or five frames of each of two videos, in cells of three times the longer side.
+            columns, rows = (5, 2) if row.makes_videos else (4, 1)
+            assert picture.mode == "RGB" and picture.width > columns * 288
+            assert rows * 288 < picture.height < (rows + 1) * 288
     assert (folder / "samples.png").is_file()
     student = open_student(folder / "adapter")
     assert (student.facts.iterations, student.facts.base_dtype) == (4, "float32")
@@ -148,7 +151,7 @@ def test_all_that_a_student_adds_learns_and_nothing_else(text_encoders, sources,
     base = session.student.model.base
     before = {name: value.detach().clone() for name, value in base.named_parameters()}
     with torch.no_grad():
-        expected = family_of(row.family, row.guidance).call(row.build(), states(), RAW, conditioning(row))
+        expected = family_of(row.family, row.guidance).call(row.build(), states(row), RAW, conditioning(row))
     optimised = {id(value) for group in session.optimizer.param_groups for value in group["params"]}
     assert optimised == {id(value) for value in session.student.model.parameters()}
     assert not optimised & {id(value) for value in session.average.model.parameters()}
@@ -159,7 +162,7 @@ def test_all_that_a_student_adds_learns_and_nothing_else(text_encoders, sources,
     for name, value in base.named_parameters():
         assert torch.equal(value, before[name]) != (id(value) in student | average), name
     with torch.no_grad():
-        assert torch.equal(session.student.family.call(session.teacher, states(), RAW, conditioning(row)), expected)
+        assert torch.equal(session.student.family.call(session.teacher, states(row), RAW, conditioning(row)), expected)
 
 
 def test_a_checkpoint_holds_what_is_trained_its_average_and_the_optimiser(

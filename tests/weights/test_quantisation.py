@@ -35,8 +35,8 @@ def gradients(row: Row, student: Student, checkpointing: bool) -> dict[str, torc
     disturb(student)
     if checkpointing:
         student.model.base.enable_gradient_checkpointing()
-    policy = student.policy(student.model, states(), RAW, conditioning(row))
-    (policy.velocity(states(), RAW) ** 2).mean().backward()
+    policy = student.policy(student.model, states(row), RAW, conditioning(row))
+    (policy.velocity(states(row), RAW) ** 2).mean().backward()
     return {name: value.grad for name, value in student.model.named_parameters()}
 
 
@@ -68,7 +68,7 @@ def test_a_base_in_bf16_computes_in_float32_as_one_that_was_widened(row: Row) ->
     family, narrow = family_of(row.family), row.build().bfloat16()
     whole = deepcopy(narrow).float()
     compute_in_float32(narrow, family.asks_for_dtype)
-    found, expected = (family.call(model, states(), RAW, conditioning(row)) for model in (narrow, whole))
+    found, expected = (family.call(model, states(row), RAW, conditioning(row)) for model in (narrow, whole))
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
     assert found.dtype == torch.float32 and torch.bfloat16 in {value.dtype for value in narrow.parameters()}
 

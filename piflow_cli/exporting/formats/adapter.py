@@ -42,8 +42,7 @@ pipeline = {pipeline}.from_pretrained(
     scheduler=student.scheduler(patch=student.family.token_positions),
     torch_dtype=torch.bfloat16,
 ).to("cuda" if torch.cuda.is_available() else "cpu")
-image = pipeline({call}).images[0]
-image.save("fox.png")
+{ending}
 """
 CLASS_SNIPPET = """\
 import piflow_cli as piflow
@@ -118,8 +117,9 @@ class AdapterFormat:
         if not isinstance(family, TextToImageFamily):
             return CLASS_SNIPPET.format(place=place)
         imports, base = base_told(facts.base)
-        told = {"pipeline": family.pipeline_name, "base": base, "call": sampling_call(facts, sizes)}
-        return imports + TEXT_SNIPPET.format(place=place, **told)
+        more, ending = family.saved(f"pipeline({sampling_call(facts, sizes)})", "fox")
+        told = {"pipeline": family.pipeline_name, "base": base, "ending": ending}
+        return imports + more + TEXT_SNIPPET.format(place=place, **told)
 
     def _reduce(self, student: Student, rank: int) -> dict[str, object]:
         """Cut every adapter to ``rank``; returns the loss of the adapters, and how far policies move by it."""

@@ -62,7 +62,7 @@ TEXT_SAMPLING = """\
 pipeline = {pipeline}.from_pretrained(
     {base}, transformer=transformer, scheduler=scheduler, torch_dtype=torch.bfloat16
 ).to("cuda" if torch.cuda.is_available() else "cpu")
-pipeline({call}).images[0].save("image.png")
+{ending}
 """
 CLASS_SAMPLING = """\
 labels, size = torch.tensor([0, 1, 2]), transformer.config.sample_size
@@ -132,8 +132,9 @@ class MergedFormat(ComparedFormat):
         if isinstance(family, TextToImageFamily):
             imports, base = base_told(facts.base)
             loading = LOADING.format(place=place, pipeline=f", {family.pipeline_name}")
-            told = {"pipeline": family.pipeline_name, "base": base, "call": sampling_call(facts, sizes)}
-            return imports + loading + TEXT_SAMPLING.format(**told)
+            more, ending = family.saved(f"pipeline({sampling_call(facts, sizes)})", "image")
+            told = {"pipeline": family.pipeline_name, "base": base, "ending": ending}
+            return imports + more + loading + TEXT_SAMPLING.format(**told)
         return LOADING.format(place=place, pipeline="") + CLASS_SAMPLING.format(nfe=facts.nfe)
 
 

@@ -16,7 +16,7 @@ from ...students.student import Student
 from ...teachers import family_of
 from ...teachers.text_to_image import TextToImageFamily
 from ...weights.locate import hub_id
-from ..card import sampling_call
+from ..card import sampling_call, saved
 from ..copies import is_part
 from ..network import (
     SCHEDULER_FOLDER,
@@ -90,14 +90,16 @@ class PipelineFormat(ComparedFormat):
 
     def snippet(self, facts: StudentFacts, place: str, sizes: str = "") -> str:
         # Class-conditional students are small, and some of them made on a CPU.
-        large = isinstance(family_of(facts.family), TextToImageFamily)
+        family = family_of(facts.family)
+        large = isinstance(family, TextToImageFamily)
         header, options, device = (
             ("import torch\n", ", torch_dtype=torch.bfloat16", '.to("cuda" if torch.cuda.is_available() else "cpu")')
             if large
             else ("", "", "")
         )
+        imports, ending = saved(family, f"pipeline({sampling_call(facts, sizes)})", "image")
         return f"""{header}from diffusers import DiffusionPipeline
-
+{imports}
 pipeline = DiffusionPipeline.from_pretrained({place!r}, trust_remote_code=True{options}){device}
-pipeline({sampling_call(facts, sizes)}).images[0].save("image.png")
+{ending}
 """

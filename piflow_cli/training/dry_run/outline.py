@@ -173,8 +173,8 @@ def state_shape(preset: Preset, student: Student) -> tuple[int, ...]:
     if isinstance(family, ClassConditionalFamily):
         return tuple(family.sample_shape(model))
     assert isinstance(family, TextToImageFamily), "a student is told a text or a class"
-    width, height = max(buckets_of(preset.data, family.size_multiple), key=prod)
-    return family.latent_channels(model.config), height // family.vae_factor, width // family.vae_factor
+    size = max(buckets_of(preset.data, family.size_multiple), key=prod)
+    return family.latent_shape(model.config, size, preset.data.frames)
 
 
 def trained_parts(outline: Outline) -> dict[str, int]:

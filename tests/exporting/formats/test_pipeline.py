@@ -123,6 +123,10 @@ def test_a_setting_of_the_pipeline_that_is_a_list_of_numbers_goes_along(tmp_path
     assert json.loads((folder / "model_index.json").read_text())["text_encoder_select_layers"] == layers != []
 
 
+# Names of what diffusers opens in float32.
+WHOLE = {"krea2": ("norm",), "wan": ("norm1", "norm2", "norm3", "time_embedder", "scale_shift_table")}
+
+
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_are_in_the_dtype_that_is_asked_for_and_heads_in_float32(name, dtype, tmp_path) -> None:
@@ -131,7 +135,7 @@ def test_weights_are_in_the_dtype_that_is_asked_for_and_heads_in_float32(name, d
     own = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
     part = ZOO[name].component if name in ZOO else "transformer"
     for key, value in load_file(folder / part / WEIGHTS).items():
-        kept = weights.is_of_head(key) or (name == "krea2" and "norm" in key)
+        kept = weights.is_of_head(key) or any(part in key for part in WHOLE.get(name, ()))
         assert value.dtype == (torch.float32 if kept else own), key
 
 
