@@ -29,7 +29,7 @@ def _ideas(file: Path) -> str:
             one["idea"],
             " ".join(f"`{setting}`" for setting in one["settings"]),
             *(f"{one[side]:.3f}" for side in ("to_data", "published_has")),
-            f"{one['difference']:+.2g} ± {one['margin']:.1g}",
+            f"{one['difference']:+.2g} ± {one['margin']:.2g}",
             {"holds": "wins", "does not hold": "loses"}.get(one["verdict"], one["verdict"]),
         ]
         for one in study["rows"]
@@ -82,7 +82,7 @@ def _comparisons(claim: dict[str, Any]) -> str:
             one["expected"],
             one["figure"],
             *(f"{one[side]:.3g}" for side in ("better", "worse")),
-            f"{one['difference']:+.2g} ± {one['margin']:.1g}",
+            f"{one['difference']:+.2g} ± {one['margin']:.2g}",
             one["verdict"],
         ]
         for one in claim["comparisons"]

@@ -92,7 +92,7 @@ def _metadata(
     if REFERENCE_COLUMN in columns:
         raise UsageError(
             f"{path} names reference pictures, and this teacher is shown none",
-            f"leave the column {REFERENCE_COLUMN} out, or choose a teacher that edits pictures",
+            f"drop the column {REFERENCE_COLUMN}, or choose a teacher that edits pictures",
         )
     missing = told.option and columns and told.column not in columns
     faults.refuse(

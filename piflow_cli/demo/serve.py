@@ -47,7 +47,7 @@ def open_window(request: DemoRequest, console: Console) -> Window:
     check_installed()
     device = choose_device(request.device)
     found = find_student(request.student, request.teacher, request.base, subfolder=request.subfolder, say=console.say)
-    found.refuse_videos("piflow demo")
+    found.refuse_beyond_pictures("piflow demo")
     told = SampleRequest(
         height=request.height, width=request.width, vae=request.vae, base_precision=request.base_precision
     )

@@ -67,7 +67,7 @@ def open_compared(path: str, name: str, request: EvalRequest, device: torch.devi
         UsageError: it is no student, or there are fewer prompts than pictures are wanted.
     """
     found = find_student(path, request.teacher, request.base, subfolder=request.subfolder, say=console.say)
-    found.refuse_videos("piflow eval")
+    found.refuse_beyond_pictures("piflow eval")
     facts = found.facts
     for line in idle_options(facts.policy, request.substeps, request.temperature):
         console.warn(f"{name}: {line}")

@@ -157,7 +157,7 @@ def fixed_inputs(student: Student) -> Inputs:
         side = SIDE * family.vae_factor
         shape = family.latent_shape(model.config, (side, side), frames)
         for name in family.longest_reference(shape):
-            conditioning[name] = torch.randn(batch, *shape, generator=generator).to(model.dtype)
+            conditioning[name] = torch.randn(batch, *shape, generator=generator).to(root(model).dtype)
     x = torch.randn(batch, *shape, generator=generator)
     device = next(root(model).parameters()).device
     conditioning = {name: value.to(device) for name, value in conditioning.items()}

@@ -186,8 +186,8 @@ def _data_contradictions(data: DataSection, teacher: TeacherSection | None) -> I
     if teacher is not None and data.prompts is not None and shown_a_picture(teacher.family):
         yield Contradiction(
             "data.prompts",
-            "is for teachers that are told a text alone, and this one is shown a reference picture too; in its place"
-            " give both: --data FOLDER",
+            "is for teachers that are told a text alone, and this one is shown a reference picture too; in their"
+            " place give both: --data FOLDER",
             causes=("teacher.family",),
         )
         return

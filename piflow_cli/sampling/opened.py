@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ..core.tensors import to_device
-from ..errors import UsageError
 from ..students.open import FoundStudent
 from ..students.shared_base import root
 from ..students.student import Student
@@ -69,11 +68,6 @@ def open_model(found: FoundStudent, request: SampleRequest, *, device: torch.dev
     It raises the errors of `piflow sample`.
     """
     if isinstance(found.family, TextToImageFamily):
-        if found.family.shown:
-            raise UsageError(
-                f"{found.named} edits a picture that it is shown, and this command has none to show it",
-                "piflow sample has one: --reference PICTURE",
-            )
         return _text_model(found, found.family, request, device, console)
     request.refuse_text(found.named)
     return _class_model(found, request, device)

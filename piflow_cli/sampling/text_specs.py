@@ -175,7 +175,7 @@ def references_of(request: SampleRequest, family: TextToImageFamily, prompts: in
     if len(given) not in (1, prompts):
         raise UsageError(
             f"{len(given)} pictures are given to edit, for {prompts} prompt{'' if prompts == 1 else 's'}",
-            "give --reference once, or once for each prompt",
+            "name one for all of them, or one for each: --reference PICTURE",
         )
     return [given[number % len(given)] for number in range(prompts)]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import RunError, UsageError
-from ..presets.families import frame_step_of
+from ..presets.families import frame_step_of, shown_a_picture
 from ..presets.resolve import available, load
 from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
@@ -67,12 +67,17 @@ class FoundStudent:
         """The preset that it was distilled with, as :func:`preset_of` finds it."""
         return preset_of(self.facts, self.folder, self.teacher)
 
-    def refuse_videos(self, command: str) -> None:
-        """Raise UsageError where it makes videos, which ``command`` knows nothing to do with."""
+    def refuse_beyond_pictures(self, command: str) -> None:
+        """Raise UsageError where it makes videos or edits a picture, which ``command`` knows nothing to do with."""
         if frame_step_of(self.facts.family) is not None:
             raise UsageError(
                 f"{self.named} makes videos, and {command} is for students of pictures",
                 f'look at its videos: piflow sample {self.named} "a red fox"',
+            )
+        if shown_a_picture(self.facts.family):
+            raise UsageError(
+                f"{self.named} edits a picture that it is shown, and {command} has none to show it",
+                f'show it one: piflow sample {self.named} "make it night" --reference PICTURE',
             )
 
     def load(

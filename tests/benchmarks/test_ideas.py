@@ -47,9 +47,9 @@ def test_the_page_has_winners_and_losers(tmp_path: Path) -> None:
     file.write_text(json.dumps({"teacher": "digits", **facts, "seeds": [0, 1, 2], "evaluations": 128000, "rows": rows}))
     page = claims_page.claims("<!-- table: claims -->\n<!-- end -->\n<!-- table: ideas -->\n<!-- end -->\n", [], file)
     # Welch's half width of equal spreads is 2.776 * 0.001 * sqrt(2 / 3).
-    assert "| best | `recipe=best` | 0.101 | 0.201 | -0.1 ± 0.002 | wins |" in page
+    assert "| best | `recipe=best` | 0.101 | 0.201 | -0.1 ± 0.0023 | wins |" in page
     assert (
-        "| four states | `imitation.states=4` `optimisation.iterations=143` | 0.301 | 0.201 | +0.1 ± 0.002 | loses |"
+        "| four states | `imitation.states=4` `optimisation.iterations=143` | 0.301 | 0.201 | +0.1 ± 0.0023 | loses |"
         in page
     )
     assert "| undecided |" in page and "128,000 network evaluations each" in page

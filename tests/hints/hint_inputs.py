@@ -8,12 +8,13 @@ from pathlib import Path
 
 import diffusers
 import torch
+from edit_data import listed_edits, picture
 from fuzz_inputs import WEIGHTS, _files
 from safetensors.torch import load_file, save_file
 from tiny_pipeline import tokenizer, whole_pipeline
 from tiny_vae import tiny_vae
 from transformers import UMT5Config, UMT5EncoderModel
-from zoo import WIDTH, ZOO, student_of, zoo_preset
+from zoo import EDITS, WIDTH, ZOO, student_of, zoo_preset
 
 from piflow_cli.app import main
 from piflow_cli.students.adapters import save_adapter
@@ -31,7 +32,7 @@ def inputs(root: Path, teacher: Path) -> dict[str, Path]:
             "distill", "--teacher", str(teacher), "--policy", policy, "--iterations", "1", "--output", str(root / name)
         )
     files |= text_student(root / "flux")
-    files |= video_student(root / "wan")
+    files |= video_student(root / "wan") | edit_student(root / "kontext")
     for name in ("run2", "run3"):
         files[name] = shutil.copytree(files["run"], root / name)
     files |= {"teacher": teacher, "teacherbase": teacher.parent / "teacher"}
@@ -100,6 +101,20 @@ def video_student(folder: Path) -> dict[str, Path]:
     student.facts = replace(student.facts, base=read.teacher.base)
     save_adapter(student, folder / "adapter")
     return {"video": folder / "adapter", "videopreset": preset}
+
+
+def edit_student(folder: Path) -> dict[str, Path]:
+    """A student that edits pictures, with adapters on a whole pipeline, and what it is shown and learns from."""
+    folder.mkdir()
+    row = EDITS["flux-kontext"]
+    preset, read = zoo_preset(row, folder)
+    shutil.rmtree(folder / "base")
+    whole_pipeline(folder / "base")
+    student = student_of(row, row.build())
+    student.facts = replace(student.facts, base=read.teacher.base)
+    save_adapter(student, folder / "adapter")
+    edits = listed_edits(folder / "edits", targets=False)
+    return {"edit": folder / "adapter", "editpreset": preset, "edits": edits, "shown": picture(folder / "0.png", 0)}
 
 
 def styled(root: Path, files: dict[str, Path]) -> dict[str, Path]:

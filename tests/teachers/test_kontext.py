@@ -73,7 +73,7 @@ def test_the_stock_pipeline_samples_what_we_sample(policy: str) -> None:
 
 def test_a_picture_is_shown_as_the_stock_pipeline_encodes_it() -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))
-    model, x = ROW.build(), states(1)
+    model, x = ROW.build(), states(batch=1)
     told = {name: value[:1] for name, value in conditioning(ROW).items()}
     with torch.no_grad():
         told[REFERENCE], _ = FAMILY.encode_images(tiny_vae("flux-kontext"), fit(picture, picture.size)[None])
