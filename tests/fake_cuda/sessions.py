@@ -103,7 +103,7 @@ def session_of(
         family = family.sized_by(config_folder(section))
     sizes = {} if sizes is None else sizes
     batches = [f"optimisation.batch_size={batch * rounds}", f"optimisation.device_batch_size={batch}"]
-    source = {} if of_class else {"data.prompts": "-"}
+    source = {} if of_class else {"data.captioned" if family.shown else "data.prompts": "-"}
     preset = resolve(name, None, [*SHARED, *batches, *settings], source)
     with torch.device("meta"):
         outline = (
@@ -115,7 +115,10 @@ def session_of(
     )
     if guidance_of(preset.teacher).scale != 1 and not of_class:
         told |= {f"negative_{key}": value for key, value in told.items()}
-    data = Texts(_state_shape(family, outline, preset.data), told, preset.data_free)
+    shape = _state_shape(family, outline, preset.data)
+    if not of_class:
+        told |= family.longest_reference(shape)
+    data = Texts(shape, told, preset.data_free)
     family = _without_weights(family, config, device)
     with mock.patch.multiple(
         opening,
