@@ -159,13 +159,7 @@ def _collect_edits(
     section: DataSection, data_free: bool, cache: EncodedCache, sizes: Sequence[Size], to_encode: SamplesToEncode
 ) -> None:
     """List the edits; both pictures of one are cut to the bucket of the target, or of the reference where none is."""
-    edits = list_edits(section)
-    lacking = sum(edit.target is None for edit in edits)
-    if lacking and not data_free:
-        raise UsageError(
-            f"{lacking} of {len(edits)} edits of {section.captioned} have no target picture to add noise to",
-            "add them, or train from noise: --data-free",
-        )
+    edits = list_edits(section, data_free)
     pictures = [picture for edit in edits for picture in (edit.reference, edit.target) if picture is not None]
     seen = dict(zip(map(id, pictures), look_at(pictures, cache.pictures)))
     for edit in edits:

@@ -35,11 +35,11 @@ class Edit:
     target: Picture | None
 
 
-def list_edits(section: DataSection) -> list[Edit]:
+def list_edits(section: DataSection, data_free: bool) -> list[Edit]:
     """The edits in the folder ``section.captioned``, as many as ``section.limit`` allows; no picture is read.
 
     Metadata files list them, or else files of one name belong together. Raises UsageError where there are none, with
-    all faults of a metadata file, and where pictures lack a reference.
+    all faults of a metadata file, where pictures lack a reference, and unless ``data_free`` where edits lack a target.
     """
     source = str(section.captioned)
     require_captioned(source)
@@ -53,7 +53,14 @@ def list_edits(section: DataSection) -> list[Edit]:
         found = list(_by_names(path, files))
     if not found:
         raise UsageError(f"{path} holds no edits", LAYOUT)
-    return found[: section.limit]
+    edits = found[: section.limit]
+    lacking = sum(edit.target is None for edit in edits)
+    if lacking and not data_free:
+        raise UsageError(
+            f"{lacking} of {len(edits)} edits of {source} have no target picture to add noise to",
+            "add them, or train from noise: --data-free",
+        )
+    return edits
 
 
 def _listed(folder: Path, file: Path, column: str) -> Iterator[Edit]:

@@ -58,10 +58,10 @@ def require_source(preset: Preset) -> None:
     )
 
 
-def local_samples(section: DataSection, shown: bool = False) -> LocalSamples | None:
+def local_samples(section: DataSection, shown: bool = False, data_free: bool = True) -> LocalSamples | None:
     """The prompts, or captions and number of pictures, of a source on this machine; no picture is read.
 
-    ``shown``: they are edits, for teachers that are shown a reference.
+    ``shown``: they are edits, for teachers that are shown a reference; unless ``data_free`` each needs a target.
 
     None for classes, and for a data set of the Hub, which is not read before the run. Raises UsageError where the
     source is not there or faulty.
@@ -76,7 +76,7 @@ def local_samples(section: DataSection, shown: bool = False) -> LocalSamples | N
     if section.prompts is not None:
         return LocalSamples(tuple(prompt.text for prompt in training_prompts(section)), 0)
     if shown:
-        told = tuple(edit.text for edit in list_edits(section) if edit.text is not None)
+        told = tuple(edit.text for edit in list_edits(section, data_free) if edit.text is not None)
         return LocalSamples(told, len(told))
     captions = tuple(picture.caption for picture in list_pictures(section) if picture.caption is not None)
     return LocalSamples(captions, len(captions))

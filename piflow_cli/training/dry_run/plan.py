@@ -39,7 +39,7 @@ def describe(preset: Preset, output: Path, device: str, processes: int, parallel
     batches, chosen = batch_plan(preset, processes), choose_device(device)
     check_machine(preset, chosen)
     way = choose_parallel(parallel, preset, processes, chosen)
-    local = local_samples(preset.data, shown_a_picture(preset.teacher.family))
+    local = local_samples(preset.data, shown_a_picture(preset.teacher.family), preset.data_free)
     family = family_of(preset.teacher.family)
     used, why = usable_optimizer(preset.optimisation.optimizer, chosen, way.sharded)
     outline = outline_of(with_usable_optimizer(preset, chosen, way.sharded), family)
