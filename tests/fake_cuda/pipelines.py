@@ -41,6 +41,7 @@ def picture_of(session: Session, family: TextToImageFamily, steps: int, offload:
         False,
         torch.device("cuda"),
         SILENT,
+        {},
     )
     scheduler = session.student.scheduler(patch=family.token_positions)
     with mock.patch.object(family, "load_vae", lambda folder: nn.Identity()):
