@@ -31,6 +31,7 @@ class ErnieImageFamily(Flux2VaeFamily):
     model_name = "ErnieImageTransformer2DModel"
     pipeline_name = "ErnieImagePipeline"
     left_out = ("pe", "pe_tokenizer")
+    casts_noise = False
     text_length = 1024
     trained_in_full = (f"{FINAL_NORM}.linear",)
     config_not_published = ()
