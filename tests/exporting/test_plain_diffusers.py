@@ -95,8 +95,7 @@ def pipelines(folder: Path, bases: dict[str, Path]) -> list[Job]:
 def halves(folder: Path, bases: dict[str, Path]) -> list[Job]:
     """In 16 bits, from a base in float32 and from one in bfloat16."""
     jobs = []
-    # Networks that keep layers in float32 diffusers loads in 16 bits where accelerate is installed, as it is not here.
-    for name in (name for name in PLAIN if name != "wan"):
+    for name in PLAIN:
         which = student(name, bases.get(name))
         place = export(which, "pipeline", folder / f"{name}-bf16", dtype="bf16")
         # Rounded states, times and activations, through two evaluations; float32 weights would be off by as much.
