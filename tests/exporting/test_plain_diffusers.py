@@ -24,7 +24,8 @@ from piflow_cli.teachers.text_to_image import TextToImageFamily
 SCRIPT = Path(__file__).parents[1] / "plain_diffusers.py"
 # The stock pipeline of LongCat-Image takes prompts alone: given embeddings it counts prompts, of which there are none.
 # Without accelerate, which is not installed there, diffusers opens no network of Krea 2's class.
-PLAIN = [name for name in NAMES if name not in ("longcat-image", "krea2")]
+# Nor does it load networks that keep layers in float32 without accelerate, as Wan's.
+PLAIN = [name for name in NAMES if name not in ("longcat-image", "krea2", "wan")]
 
 
 @dataclass
