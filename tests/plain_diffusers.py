@@ -39,8 +39,8 @@ def by_pipeline(job: dict) -> torch.Tensor:
     pipeline = DiffusionPipeline.from_pretrained(job["folder"], **told, **absent(job["folder"]))
     pipeline.set_progress_bar_config(disable=True)
     call = call_of(job)
-    if hasattr(pipeline, "unet") or type(pipeline).__name__ == "ErnieImagePipeline":
-        # The pipelines of U-Nets and of ERNIE-Image give noise no dtype: their own is that of the texts.
+    if not job["casts_noise"]:
+        # Its own dtype is that of the texts.
         call["latents"] = call["latents"].to(told["torch_dtype"])
     return pipeline(**call)[0]
 

@@ -224,7 +224,7 @@ def _checked_folder(preset: Preset, teacher: str, output: Path | None, resume: b
     folder = run_folder(preset, teacher) if output is None else output
     require_base(preset.teacher.base)
     check_files([split_lora(text) for text in preset.teacher.loras], TEACHER_OPTION)
-    require_data(preset.data)
+    require_data(preset)
     if fork is not None and not (resume and checkpoints(RunFolder(folder).checkpoints)):
         require_checkpoint(fork, RunFolder(fork).checkpoints)
     # The first of several processes may have begun to write.

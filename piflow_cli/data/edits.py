@@ -13,7 +13,7 @@ from .captions import FILE_COLUMN, METADATA, REFERENCE_COLUMN
 from .picture import Picture, caption_of
 from .picture_folders import files_below
 from .pictures import SUFFIXES
-from .places import require_captioned
+from .places import require_edits
 from .rows import TEXT_OPTION, Faults, csv_rows, is_text, jsonl_rows, naming, read_text
 
 if TYPE_CHECKING:
@@ -42,10 +42,8 @@ def list_edits(section: DataSection, data_free: bool) -> list[Edit]:
     all faults of a metadata file, where pictures lack a reference, and unless ``data_free`` where edits lack a target.
     """
     source = str(section.captioned)
-    require_captioned(source)
+    require_edits(source)
     path = Path(source)
-    if not path.is_dir():
-        raise UsageError(f"{source} is no folder, and edits are read from folders alone", LAYOUT)
     files = files_below(path)
     listed = [file for file in files if file.name in METADATA]
     found = [edit for file in listed for edit in _listed(path, file, section.text_column)]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..presets.families import shown_a_picture
 from ..presets.folders import SHIPPED_PREFIX
 from ..presets.places import expanded
 from ..weights.locate import hub_id, locate
@@ -13,10 +14,11 @@ from .prompts import read_prompts
 from .rows import names_dataset
 
 if TYPE_CHECKING:
-    from ..presets.schema import DataSection
+    from ..presets.schema import Preset
 
 NAME_DATA = "name labelled pictures or latents, a folder or a file of them: --data SOURCE"
 NAME_CAPTIONED = "name a folder, a .tar shard, or a data set as OWNER/NAME"
+NAME_EDITS = "name a folder of reference pictures, instructions and, where there are some, targets"
 
 
 def labelled_place(images: str) -> Path:
@@ -47,11 +49,21 @@ def require_prompts(source: str, text_column: str | None = None) -> None:
         read_prompts(source, text_column)
 
 
-def require_data(section: DataSection) -> None:
+def require_edits(source: str) -> None:
+    """Raise UsageError where ``source`` is no folder, from which alone edits are read."""
+    if not Path(source).exists():
+        raise UsageError(f"there are no edits at {source}", NAME_EDITS)
+    if not Path(source).is_dir():
+        raise UsageError(f"{source} is no folder, and edits are read from folders alone", NAME_EDITS)
+
+
+def require_data(preset: Preset) -> None:
     """Raise UsageError where data of a run that are on this machine are not there."""
+    section = preset.data
     if section.images is not None and hub_id(section.images) is None:
         labelled_place(section.images)
     if section.captioned is not None:
-        require_captioned(section.captioned)
+        require = require_edits if shown_a_picture(preset.teacher.family) else require_captioned
+        require(section.captioned)
     if section.prompts is not None:
         require_prompts(section.prompts)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 LONG = 800  # iterations of a long training; the preset takes 200
-# Figures that `piflow inspect-policy` takes, half as long as it takes to make the student.
+# Figures that `piflow inspect-policy` takes, which is a command more for each student.
 INSPECTED = frozenset({"not_steered", "velocity_error", "growth", "teacher_error", "endpoint_error"})
 OWN = {"gm": 8, "dx": 10, "momentum": 8}  # components of the preset
 ALWAYS = 9_999_999  # mixing iterations, the most there are: the teacher walks the whole trajectory

@@ -73,7 +73,9 @@ def job(
 ) -> Job:
     base = Path(which.facts.base) if isinstance(which.family, TextToImageFamily) else None
     given = call(which)
+    casts = not isinstance(which.family, TextToImageFamily) or which.family.casts_noise
     asked = {"name": name, "how": how, "folder": str(folder), "dtype": dtype, "call": given, "base": str(base), **more}
+    asked["casts_noise"] = casts
     return Job(asked, made_here(which, base, given), tolerance)
 
 
@@ -169,6 +171,7 @@ def from_a_prompt(folder: Path, bases: dict[str, Path]) -> list[Job]:
             {
                 "name": f"a prompt, {place}",
                 "how": "pipeline",
+                "casts_noise": True,
                 "folder": str(folder / place),
                 "dtype": "float32",
                 "call": given,
@@ -197,6 +200,7 @@ def published(folder: Path, bases: dict[str, Path]) -> list[Job]:
         }
         asked = {
             "how": "pipeline",
+            "casts_noise": True,
             "folder": str(place),
             "dtype": "float32",
             "call": {**given, **picture, "latents": pack(numbers["latents"])},
