@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ..data.places import require_prompts
 from ..errors import UsageError
-from ..errors.table import INSTALL_HINTS
 from ..presets.resolve import load
 from ..ranks import is_first
 from ..reports.recipes import is_grid, recipe_of
@@ -15,7 +14,7 @@ from ..students.locate import check_student
 from ..system.files import stood_aside
 from ..system.outputs import check_output
 from ..weights.locate import require_base
-from .request import GIF, GRID_NAME, MP4, MP4_PACKAGE, SampleRequest, writes_mp4
+from .request import GIF, GRID_NAME, MP4, SampleRequest
 
 _WRITTEN = re.compile(r"(\d{4,}-)?\d{6,}\.(png|gif|mp4)|grid\.png")
 
@@ -23,8 +22,6 @@ _WRITTEN = re.compile(r"(\d{4,}-)?\d{6,}\.(png|gif|mp4)|grid\.png")
 def check(request: SampleRequest) -> None:
     """Raise UsageError for what does not go together, is not there, or is there where pictures are to go."""
     request.check()
-    if request.mp4 and not writes_mp4():
-        raise UsageError(f"--mp4 needs the package {MP4_PACKAGE}", INSTALL_HINTS[MP4_PACKAGE])
     # The folder for what is made has the student's name, so the student comes first.
     if request.student is None:
         _refuse_settings_of_a_student(request)

@@ -131,9 +131,9 @@ def text_teacher_sampler(
 class EncodedPrompts:
     """What samplers of students and teachers share: image specs, their encoded prompts, and the folder of the VAE.
 
-    ``texts``: conditioning of each prompt of this process, in the dtype that the network computes in. ``references``:
-    latents of the pictures that are edited. ``guided``: the
-    pipeline also asks for the empty prompt. ``console``: says what is left out.
+    ``texts``: conditioning of each prompt of this process, in the dtype that the network computes in. ``guided``: the
+    pipeline also asks for the empty prompt. ``console``: says what is left out. ``references``: latents of the pictures
+    that are edited.
     """
 
     request: SampleRequest

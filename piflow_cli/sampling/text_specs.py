@@ -11,10 +11,11 @@ from ..data.buckets import buckets_of, nearest_bucket
 from ..data.pictures import Unreadable, upright_size
 from ..data.prompts import Prompt, read_prompts
 from ..errors import RunError, UsageError
+from ..errors.table import INSTALL_HINTS
 from ..presets.bounds import IMAGES, SIDE
 from ..presets.contradictions import USUAL_FRAMES, USUAL_SIDE
 from ..presets.families import frames_near
-from .request import ImageSpec, SampleRequest
+from .request import MP4_PACKAGE, ImageSpec, SampleRequest, writes_mp4
 
 if TYPE_CHECKING:
     from ..data.buckets import Size
@@ -124,6 +125,8 @@ def _frames(request: SampleRequest, family: TextToImageFamily, usual: UsualSize)
             if given:
                 raise UsageError(f"{option} is of videos, and this model makes pictures", f"leave {option} out")
         return None
+    if request.mp4 and not writes_mp4():
+        raise UsageError(f"--mp4 needs the package {MP4_PACKAGE}", INSTALL_HINTS[MP4_PACKAGE])
     frames = usual.frames if request.frames is None else request.frames
     if frames is None:
         raise UsageError(
