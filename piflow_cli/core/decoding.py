@@ -23,10 +23,10 @@ class PolicyDecoder:
     ``components``: K of gm or momentum, or N points or coefficients of DX. ``segment``: raw length that a DX policy
     spans. ``patch``: None for outputs (B, W, *S) with channels first, as models with unpatchify inside forward() give
     them; the number of positions per token for packed outputs (B, tokens, W), or cells (B, W, rows, columns) of them.
-    The policy's own ``layout`` says what an output holds, in order: GM means (k, c), log-weights (k, 1) and one log-std,
-    for example. Packed tokens hold means (k, c, position), log-weights (k, position) and so on, and one log-std.
-    ``predicts``: the row of :mod:`~piflow_cli.core.parameterisations.kinds` whose predictions stand where velocities are
-    read.
+    The policy's own ``layout`` says what an output holds, in order: GM means (k, c), log-weights (k, 1) and one
+    log-std, for example. Packed tokens hold means (k, c, position), log-weights (k, position) and so on, and one
+    log-std. ``predicts``: the row of :mod:`~piflow_cli.core.parameterisations.kinds` whose predictions stand where
+    velocities are read.
     """
 
     kind: str
