@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 import json
-from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -186,10 +186,14 @@ def test_processes_share_the_encoding(preset, pixels, tmp_path, monkeypatch):
         process = SimpleNamespace(
             process_index=index, num_processes=3, device=torch.device("cpu"), is_main_process=index == 0
         )
-        with nullcontext() if index == 2 else pytest.raises(RunError, match="that other processes were to encode"):
-            data = open_labelled(
-                resolved, family_of("dit"), lambda labels: {"class_labels": torch.tensor(labels)}, process, Console()
-            )
+        told = partial(open_labelled, resolved, family_of("dit"), lambda labels: {"class_labels": torch.tensor(labels)})
+        # Keys share the pictures out, and depend on where the VAE is: what is left for the last process may be none.
+        try:
+            data = told(process, Console())
+        except RunError as error:
+            assert "that other processes were to encode" in str(error) and index < 2 and sum(encoded) < COUNT
+        else:
+            assert sum(encoded) == COUNT
     assert sum(encoded) == COUNT and data.fingerprint == opened(folder, preset).fingerprint
 
 
