@@ -113,8 +113,8 @@ def edit_student(folder: Path) -> dict[str, Path]:
     student = student_of(row, row.build())
     student.facts = replace(student.facts, base=read.teacher.base)
     save_adapter(student, folder / "adapter")
-    edits = listed_edits(folder / "edits", targets=False)
-    return {"edit": folder / "adapter", "editpreset": preset, "edits": edits, "shown": picture(folder / "0.png", 0)}
+    edits = {"edits": listed_edits(folder / "edits"), "untouched": listed_edits(folder / "untouched", targets=False)}
+    return {"edit": folder / "adapter", "editpreset": preset, "shown": picture(folder / "0.png", 0)} | edits
 
 
 def styled(root: Path, files: dict[str, Path]) -> dict[str, Path]:
