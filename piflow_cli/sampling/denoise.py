@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from ..core.guidance import Guidance
@@ -122,6 +121,9 @@ def _acting(scheduler: Any, guidance: Guidance) -> set[int]:
 
 
 def _euler(steps: int, shift: float, noisiest: float, device: torch.device) -> Any:
+    # Only where a teacher is drawn: it brings scipy.stats, which takes a second.
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
     scheduler: Any = FlowMatchEulerDiscreteScheduler(shift=shift)
     start = TimeGrid(1, shift=shift, noisiest=noisiest).start
     scheduler.set_timesteps(sigmas=np.linspace(start, start / steps, steps), device=device)
