@@ -46,7 +46,7 @@ from piflow_cli.commands.options import (
     parse_ranges,
     read_options,
 )
-from piflow_cli.commands.sample_options import Height, PromptsFrom, Seeds, Substeps, Temperature, Width
+from piflow_cli.commands.sample_options import Frames, Height, PromptsFrom, Seeds, Substeps, Temperature, Width
 from piflow_cli.commands.starting import start
 from piflow_cli.console import Console
 from piflow_cli.errors import UsageError
@@ -63,9 +63,9 @@ EXAMPLES = examples(
 )
 # Options that the request takes under the same names.
 AS_THEY_ARE = (
-    *("reference", "trust_weights", "clip", "num_images", "height", "width", "substeps", "fine_steps", "teacher"),
+    *("reference", "trust_weights", "clip", "num_images", "height", "width", "frames", "substeps", "fine_steps"),
     *("base", "subfolder", "batch_size", "save_images", "device", "text_column", "seeds", "labels", "temperature"),
-    *("images", "inception_weights", "cache", "save_statistics", "overwrite"),
+    *("images", "inception_weights", "cache", "save_statistics", "overwrite", "teacher"),
 )
 
 
@@ -96,6 +96,7 @@ def eval(
     text_column: TextColumn = None,
     height: Height = None,
     width: Width = None,
+    frames: Frames = None,
     steps: Steps = None,
     substeps: Substeps = None,
     temperature: Temperature = None,

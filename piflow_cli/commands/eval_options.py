@@ -21,7 +21,7 @@ from piflow_cli.presets.bounds import BATCH, IMAGES, TEACHER_STEPS
 
 MEASURING = "Measuring"
 # Those of other packages are known when they are named: looking for them takes a moment that --help has not got.
-USUAL = usual(None, ROWS.values())
+USUAL = usual(None, ROWS.values(), videos=True)
 
 Students = Annotated[
     list[str] | None,

@@ -22,7 +22,7 @@ from piflow_cli.commands.options import (
     examples,
     read_options,
 )
-from piflow_cli.commands.sample_options import Height, Labels, Prompts, PromptsFrom, Student, Vae, Width
+from piflow_cli.commands.sample_options import Frames, Height, Labels, Prompts, PromptsFrom, Student, Vae, Width
 from piflow_cli.console import Console, format_table
 from piflow_cli.errors import UsageError
 from piflow_cli.students.naming import student_name
@@ -57,6 +57,7 @@ def inspect_policy(
     text_column: TextColumn = None,
     height: Height = None,
     width: Width = None,
+    frames: Frames = None,
     labels: Labels = None,
     seeds: Seeds = None,
     output: Output = None,
@@ -70,7 +71,7 @@ def inspect_policy(
     """
     students, prompts = _students(student, prompts, compare)
     position = None if slice is None else parse_slice(slice)
-    same = ("prompts_from", "text_column", "height", "width", "at", "teacher", "base", "subfolder", "vae")
+    same = ("prompts_from", "text_column", "height", "width", "frames", "at", "teacher", "base", "subfolder", "vae")
     told = read_options(context, *same, "base_precision", "overwrite", "device", "labels", "seeds")
     console = Console(json=json, quiet=quiet)
     from piflow_cli.inspection.early import check

@@ -42,6 +42,7 @@ class PictureOptions(StudentOptions, total=False):
     text_column: Word | None
     height: Whole | None
     width: Whole | None
+    frames: Whole | None
 
 
 class SampleOptions(PictureOptions, total=False):
@@ -53,7 +54,6 @@ class SampleOptions(PictureOptions, total=False):
     temperature: Temperature | None
     stochastic: Number
     guidance: Number | None
-    frames: Whole | None
     mp4: Switch | None
     vae: Source | None
     references: Sources

@@ -19,6 +19,7 @@ from .extractor_kinds import extractor_kind
 from .extractors import Extractor, centre_patches, open_extractor
 from .extractors.features import FeatureSet
 from .extractors.moments import MomentAccumulator
+from .frames import OverFrames
 from .generate import Generation, MetricExtractor
 from .metric_kinds import FEATURES, PATCHES, PROMPTS, STUDENT, metric_kind, needing
 from .reference_kinds import DATA, TEACHER
@@ -71,9 +72,12 @@ class ChosenExtractors:
             what = f"--inception-weights: the extractor is {', '.join(names)}"
             raise UsageError(what, "leave it out, or add --extractor inception")
         extracted = wanted or any(name in needing(STUDENT, FEATURES) for name in measures)
-        extractors = [self._chosen(self._open(name), wanted) for name in names] if extracted else []
+        opened = [(self._open(name), wanted) for name in names] if extracted else []
         if patches:
-            extractors.append(self._chosen(centre_patches(self._open(names[0])), patches))
+            opened.append((centre_patches(self._open(names[0])), patches))
+        extractors = [
+            self._chosen(inner if compared.frames is None else OverFrames(inner), metrics) for inner, metrics in opened
+        ]
         absent = [self._lacking(compared, chosen) for chosen in extractors]
         for name in wanted:
             reasons = [

@@ -18,7 +18,9 @@ from ..students.open import find_student
 from ..teachers.class_conditional import ClassConditionalFamily
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import locate
-from .candidates import TEACHER, Candidate, student_candidates, teacher_candidate
+from .candidates import Candidate, student_candidates, teacher_candidate
+from .metric_kinds import VIDEOS, metric_kind, usual
+from .reference_kinds import TEACHER
 from .request import FULL_CLASSES, FULL_PROMPTS, MOST_DATA, QUICK_IMAGES, EvalRequest
 
 if TYPE_CHECKING:
@@ -50,6 +52,32 @@ class Compared:
         """Whether its pictures are made from prompts."""
         return isinstance(self.opened.student.family, TextToImageFamily)
 
+    @property
+    def frames(self) -> int | None:
+        """The frames of each of its videos; None where it makes pictures."""
+        return self.specs[0].frames
+
+    def measures(self, request: EvalRequest) -> tuple[str, ...]:
+        """The metrics that are asked for; videos have more of them where none is named."""
+        if request.metrics is None and self.frames is not None:
+            return usual(request.protocol, videos=True)
+        return request.measures
+
+    def refuse_other_kind(self, request: EvalRequest) -> None:
+        """Raise UsageError where pictures are asked for a metric of videos, or the reference of videos is pictures."""
+        named = self.opened.found.named
+        if self.frames is None:
+            for name in request.measures:
+                if VIDEOS in metric_kind(name).needs:
+                    raise UsageError(
+                        f"--metrics {name} is of videos, and {named} makes pictures", "leave it out of --metrics"
+                    )
+        elif request.reference not in (None, TEACHER):
+            raise UsageError(
+                f"--reference {request.reference}: {named} makes videos, and that would be of pictures",
+                "compare it with its teacher: --reference teacher",
+            )
+
     def need_teacher(self, what: str) -> OwnTeacher:
         """The teacher; raises UsageError with the reason why ``what`` cannot be had without."""
         if self.teacher is None:
@@ -67,7 +95,7 @@ def open_compared(path: str, name: str, request: EvalRequest, device: torch.devi
         UsageError: it is no student, or there are fewer prompts than pictures are wanted.
     """
     found = find_student(path, request.teacher, request.base, subfolder=request.subfolder, say=console.say)
-    found.refuse_beyond_pictures("piflow eval")
+    found.refuse_beyond_pictures("piflow eval", videos=True)
     facts = found.facts
     for line in idle_options(facts.policy, request.substeps, request.temperature):
         console.warn(f"{name}: {line}")
@@ -78,7 +106,7 @@ def open_compared(path: str, name: str, request: EvalRequest, device: torch.devi
     drawn = SampleRequest(
         labels=request.labels, prompts=_prompts(request) if text else (), seeds=request.seeds,
         prompts_from=None if text else request.prompts_from, text_column=None if text else request.text_column,
-        height=request.height, width=request.width,
+        height=request.height, width=request.width, frames=request.frames,
     )  # fmt: skip
     opened = open_model(found, drawn, device=device, console=console)
     preset, teacher, why_not = None, None, None

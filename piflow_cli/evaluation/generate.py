@@ -17,7 +17,8 @@ from torch import Tensor
 from ..core.tensors import all_finite
 from ..errors import RunError
 from ..reports.images import png_of, to_images, write_bytes
-from ..sampling.request import ImageSpec, batches
+from ..reports.videos import gif_of, to_videos
+from ..sampling.request import GIF, PNG, ImageSpec, batches
 from ..system.files import cache_key
 from ..system.group import Processes
 from ..weights.cache import Cache
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
 
 ROWS = "rows"
 FeatureFunction = Callable[[Tensor, Sequence[ImageSpec]], Tensor]
-"""Pictures (B, 1 or 3, H, W) around [-1, 1] and their specs → features (B, D) float32 on the CPU."""
+"""Pictures (B, 1 or 3, H, W), or videos (B, 3, F, H, W), around [-1, 1] and their specs → features (B, D).
+
+The features are float32 on the CPU.
+"""
 
 
 class MetricExtractor(Protocol):
@@ -81,7 +85,8 @@ class Generation:
     """States and features of an opened model's pictures, for one candidate after another.
 
     What the cache has is not made again. ``extractors``: by the tag that stands for an extractor and its weights in
-    keys. ``images``: a folder that takes every picture as PNG, too, but for those that ``written`` already names.
+    keys. ``images``: a folder that takes every picture as PNG, or video as GIF, too, but for those that ``written``
+    already names.
     """
 
     def __init__(
@@ -198,9 +203,20 @@ class Generation:
         return [] if self.images is None else [self.file(candidate, spec.stem) for spec in chunk.specs]
 
     def file(self, candidate: Candidate, stem: str) -> Path:
-        """The PNG of one of the pictures of ``candidate``."""
+        """The file of one of the pictures of ``candidate``."""
         assert self.images is not None, "pictures are written where a folder takes them"
-        return self.images / candidate.folder / f"{stem}.png"
+        ending = PNG if self.opened.frame_rate is None else GIF
+        return self.images / candidate.folder / f"{stem}{ending}"
+
+    def shown(self, candidate: Candidate, specs: Sequence[ImageSpec], pictures: Tensor) -> dict[str, bytes]:
+        """The contents of the files of ``pictures``, by the stems of their names."""
+        rate = self.opened.frame_rate
+        recipes = [{**candidate.identity, **spec.recipe} for spec in specs]
+        if rate is None:
+            made = [png_of(image, recipe) for image, recipe in zip(to_images(pictures), recipes, strict=True)]
+        else:
+            made = [gif_of(frames, rate, recipe) for frames, recipe in zip(to_videos(pictures), recipes, strict=True)]
+        return {spec.stem: content for spec, content in zip(specs, made)}
 
     def _states(self, candidate: Candidate, specs: Sequence[ImageSpec], kept: Tensor | None) -> Tensor:
         if kept is not None:
@@ -229,7 +245,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class MadeBatch:
-    """What came of one batch: features by the tag of their extractor, states if they are kept, and PNGs if wanted."""
+    """What came of one batch: features by the tag of their extractor, states if they are kept, and files if wanted."""
 
     features: Mapping[str, Tensor]
     states: Tensor | None
@@ -257,10 +273,7 @@ class Gathered:
         @torch.no_grad()
         def work() -> None:
             features = {tag: extractor(pictures, specs) for tag, extractor in generation.extractors.items()}
-            shown = {}
-            if generation.images is not None:
-                for spec, image in zip(specs, to_images(pictures), strict=True):
-                    shown[spec.stem] = png_of(image, {**self.candidate.identity, **spec.recipe})
+            shown = {} if generation.images is None else generation.shown(self.candidate, specs, pictures)
             self.parts[place] = MadeBatch(features, states.cpu() if chunk.aligned else None, shown)
 
         return work
@@ -280,7 +293,7 @@ class Gathered:
                 states = torch.cat([part.states for part in own if part.states is not None])
                 cache.put(generation.states_key(self.candidate, chunk), {ROWS: states.float()})
             for part in own:
-                for stem, png in part.pictures.items():
+                for stem, content in part.pictures.items():
                     path = generation.file(self.candidate, stem)
-                    write_bytes(png, path)
+                    write_bytes(content, path)
                     generation.written.add(path)

@@ -23,6 +23,12 @@ from .rows import Row, ranges
 if TYPE_CHECKING:
     from ..console import Console
 
+OF_VIDEOS = (
+    "an image is a video of {} frames. Its features are the mean of those of its frames, and beside it the root mean"
+    " square of their change from one to the next: no distance here is the FVD of papers. Other distances of two"
+    " videos, and CLIP, are means over frames."
+)
+
 
 @dataclass
 class Measuring:
@@ -44,10 +50,12 @@ class Measuring:
 
     def run(self) -> None:
         """Measure everything that was asked for and can be had; notes say what cannot."""
+        if (frames := self.compared.frames) is not None:
+            self.note(f"{self.compared.students[0].name}: {OF_VIDEOS.format(frames)}")
         for chosen in self.all_chosen:
             if chosen.metrics:
                 self._distributions(chosen)
-        for kind in map(metric_kind, self.request.measures):
+        for kind in map(metric_kind, self.compared.measures(self.request)):
             if STUDENT not in kind.needs:
                 continue
             if OWN_TEACHER in kind.needs and self.compared.teacher is None:

@@ -3,96 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
 
 from ..packages import outside_names, outside_row
+from .metric_row import (
+    CLASSES,
+    COSTS,
+    EACH,
+    FEATURES,
+    FINE,
+    OWN_TEACHER,
+    PATCHES,
+    PROMPTS,
+    REFERENCE,
+    STUDENT,
+    VIDEOS,
+    MetricKind,
+    Number,
+)
 
 # Other packages list theirs under this entry point: name = "module:ROW".
 ENTRY_POINT = "piflow.metrics"
-# Needs of metrics.
-STUDENT = "a student"  # pictures alone do not tell
-FEATURES = "features"  # of whole pictures, by an extractor
-PATCHES = "patches"  # features of the middle of every picture, which is not resized
-REFERENCE = "a reference"  # features of a reference
-EACH = "features of each picture"  # kept on both sides, where a distance of means and covariances needs moments alone
-CLASSES = "classes"  # logits of the extractor's own classifier
-PROMPTS = "prompts"
-OWN_TEACHER = "a teacher"
-FINE = "a fine solution"  # the teacher's, from the same noise
-NEEDS = frozenset({STUDENT, FEATURES, PATCHES, REFERENCE, EACH, CLASSES, PROMPTS, OWN_TEACHER, FINE})
-# Metrics that are measured unless some are named: --quick takes the first cost, no option the first two, --full three.
-COSTS = ("quick", "standard", "full", "named")
-
-
-@dataclass(frozen=True)
-class Number:
-    """A number that a metric gives.
-
-    Attributes:
-        name: in report.json.
-        title: above its column.
-        what: what it is, in words.
-        better: whether lower or higher numbers are better; None: neither.
-        drawn: whether a plot draws it against the number of evaluations.
-        unit: of a number whose title does not say it.
-    """
-
-    name: str
-    title: str
-    what: str
-    better: Literal["lower", "higher"] | None = None
-    drawn: bool = False
-    unit: str | None = None
-
-    @property
-    def meaning(self) -> str:
-        return self.what if self.better is None else f"{self.what}; {self.better} is better"
-
-
-@dataclass(frozen=True)
-class MetricKind:
-    """A row: a metric, and all that the rest of piflow knows about it.
-
-    Attributes:
-        measure: "module:function". For a metric that needs no STUDENT it turns a
-            :class:`~piflow_cli.evaluation.distributions.Sides` into a list of
-            :class:`~piflow_cli.evaluation.distributions.Measure`; for the others it turns a
-            :class:`~piflow_cli.evaluation.measuring.Measuring` into an iterator of
-            :class:`~piflow_cli.evaluation.rows.Row`.
-        numbers: the numbers that it gives.
-        needs: some of the needs above.
-        cost: one of COSTS.
-        package: a package that must be installed, as Python imports it, and as pip installs it.
-        extractor: "module:function" that opens the metric's own extractor, a
-            :class:`~piflow_cli.evaluation.generate.MetricExtractor`, from the request and the device.
-        refuse: "module:function" that raises UsageError if a student
-            (:class:`~piflow_cli.evaluation.compared.Compared`) cannot have the metric that was named.
-        option: an option of the command line for this metric alone.
-
-    Raises:
-        ValueError: a need or a cost is none of these.
-    """
-
-    name: str
-    measure: str
-    numbers: tuple[Number, ...]
-    needs: frozenset[str]
-    cost: str = COSTS[-1]
-    package: tuple[str, str] | None = None
-    extractor: str | None = None
-    refuse: str | None = None
-    option: str | None = None
-
-    def __post_init__(self) -> None:
-        if unknown := sorted(self.needs - NEEDS):
-            raise ValueError(
-                f"the metric {self.name} needs {unknown[0]!r}, which is none of {', '.join(sorted(NEEDS))}"
-            )
-        if self.cost not in COSTS:
-            raise ValueError(f"the metric {self.name} costs {self.cost!r}, which is none of {', '.join(COSTS)}")
-
-
 _METRICS = "piflow_cli.evaluation.metrics"
 ROWS = {
     row.name: row
@@ -180,6 +110,30 @@ ROWS = {
             "quick",
         ),
         MetricKind(
+            "temporal",
+            f"{_METRICS}.temporal:temporal_errors",
+            (
+                Number(
+                    "temporal-error",
+                    "temporal error",
+                    "of videos: root mean square of the change from frame to frame minus that of the teacher's fine"
+                    " solution of the same noise, over the latter's own",
+                    "lower",
+                    drawn=True,
+                ),
+                Number(
+                    "frame-error",
+                    "frame error",
+                    "of videos: root mean square of frames minus those of the teacher's fine solution of the same"
+                    " noise, over the latter's own",
+                    "lower",
+                ),
+            ),
+            frozenset({STUDENT, OWN_TEACHER, FINE, VIDEOS}),
+            "quick",
+            refuse=f"{_METRICS}.temporal:refuse",
+        ),
+        MetricKind(
             "squeezenet",
             f"{_METRICS}.squeezenet:squeezenet_distances",
             (
@@ -256,13 +210,17 @@ def metric_kinds() -> tuple[MetricKind, ...]:
     return tuple(metric_kind(name) for name in metric_names())
 
 
-def usual(protocol: str | None, kinds: Iterable[MetricKind] | None = None) -> tuple[str, ...]:
+def usual(protocol: str | None, kinds: Iterable[MetricKind] | None = None, *, videos: bool = False) -> tuple[str, ...]:
     """The metrics that are measured where none is named, of all or of ``kinds``.
 
-    ``protocol``: quick, full, or None for neither.
+    ``protocol``: quick, full, or None for neither. ``videos``: with those that pictures cannot have.
     """
     most = COSTS.index("standard" if protocol is None else protocol)
-    return tuple(kind.name for kind in (metric_kinds() if kinds is None else kinds) if COSTS.index(kind.cost) <= most)
+    return tuple(
+        kind.name
+        for kind in (metric_kinds() if kinds is None else kinds)
+        if COSTS.index(kind.cost) <= most and (videos or VIDEOS not in kind.needs)
+    )
 
 
 def needing(*needs: str, without: Iterable[str] = ()) -> tuple[str, ...]:

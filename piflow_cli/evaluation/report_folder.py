@@ -18,7 +18,7 @@ from ..system.outputs import clear, entries
 NUMBERS, PAGE = "report.json", "report.html"
 NAMES = (NUMBERS, PAGE, "quality.png", "error.png", "samples.png")
 IMAGES = "images"  # the folder of pictures that were asked for besides
-_WRITTEN, _PICTURE = re.compile(r"[a-z]+\.[a-z]+"), re.compile(r"[\d-]+\.png")
+_WRITTEN, _PICTURE = re.compile(r"[a-z]+\.[a-z]+"), re.compile(r"[\d-]+\.(png|gif)")
 
 
 def is_of_report(path: Path) -> bool:

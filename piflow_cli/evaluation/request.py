@@ -38,10 +38,10 @@ class EvalRequest:
     """The command's options; None stands for "what goes with this student".
 
     ``students``: whatever `piflow sample` takes, each with ``subfolder`` inside it; none with ``images``, a folder of
-    pictures, whose statistics go to the file ``save_statistics``. ``steps``: evaluations of each student;
-    ``teacher_steps``: Euler steps of rows of the teacher itself. ``fine_steps``: of its fine solution, to which
-    students are compared. ``protocol``: quick, full or neither. ``trust_weights``: run ``inception_weights`` that are
-    not the published ones. ``clip``: the CLIP of the CLIP score. ``cache``: where states and features are kept.
+    pictures, whose statistics go to the file ``save_statistics``. ``frames``: of each video. ``steps``: evaluations of
+    each student; ``teacher_steps``: Euler steps of rows of the teacher itself. ``fine_steps``: of its fine solution, to
+    which students are compared. ``protocol``: quick, full or neither. ``trust_weights``: run ``inception_weights`` that
+    are not the published ones. ``clip``: the CLIP of the CLIP score. ``cache``: where states and features are kept.
     ``output``: the folder that takes the report; None: none is written. ``overwrite``: an earlier report may go from
     there, and earlier statistics from their file.
     """
@@ -62,6 +62,7 @@ class EvalRequest:
     text_column: str | None = None
     height: int | None = None
     width: int | None = None
+    frames: int | None = None
     steps: tuple[int, ...] = ()
     substeps: int | None = None
     temperature: float | str | None = None
@@ -173,6 +174,7 @@ class EvalRequest:
             "--temperature": self.temperature, "--teacher": self.teacher, "--base": self.base,
             "--subfolder": self.subfolder,
             "--clip": self.clip, "--save-images": self.save_images, "--height": self.height, "--width": self.width,
+            "--frames": self.frames,
         }  # fmt: skip
         named = [option for option, value in given.items() if value not in (None, (), False)]
         return faults + ([f"{', '.join(named)}: settings of a student, and --images has none"] if named else [])

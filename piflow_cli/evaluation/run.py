@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..console import format_pairs
 from ..packages import object_at
 from ..reports.images import to_images
+from ..reports.videos import STRIP, strip_places, to_videos
 from ..sampling.text import WIDEST_ROW
 from ..students.naming import student_names
 from ..system.devices import keep_freed_memory
@@ -48,6 +49,7 @@ SETTINGS = (
     "text_column",
     "height",
     "width",
+    "frames",
     "substeps",
     "temperature",
     "teacher",
@@ -235,7 +237,7 @@ def named_apart(compared: Compared, names: dict[str, str]) -> Compared:
 
 def _fine(request: EvalRequest, compared: Compared) -> Candidate | None:
     """The teacher's fine solution, where something is compared with it."""
-    is_compared = any(name in needing(FINE) for name in request.measures)
+    is_compared = any(name in needing(FINE) for name in compared.measures(request))
     return compared.fine if is_compared or reference_of(request, compared) == TEACHER else None
 
 
@@ -246,6 +248,7 @@ def _checked(
 
     What the student cannot be asked is refused here, before anything is generated.
     """
+    compared.refuse_other_kind(request)
     kinds = [metric_kind(name) for name in request.measures]
     asked = [kind for kind in kinds if request.asks(kind.name)]
     for kind in asked:
@@ -260,10 +263,16 @@ def _checked(
 
 
 def _add_samples(report: Report, compared: Compared, generation: Generation, candidates: Sequence[Candidate]) -> None:
-    """The first pictures of every candidate, of the same noise."""
+    """The first pictures of every candidate, of the same noise; of videos some frames of the first ones."""
+    places = [] if compared.frames is None else strip_places(compared.frames)
+    count = WIDEST_ROW if not places else WIDEST_ROW // STRIP
     for candidate in candidates:
         title = candidate.title
         if title not in report.samples:
-            states = next(generation.states(candidate))[:WIDEST_ROW].to(compared.opened.device)
-            report.samples[title] = to_images(compared.opened.decode(states))
-    report.sample_titles = [spec.title for spec in generation.specs[:WIDEST_ROW]]
+            states = next(generation.states(candidate))[:count].to(compared.opened.device)
+            shown = compared.opened.decode(states)
+            report.samples[title] = (
+                [frames[place] for frames in to_videos(shown) for place in places] if places else to_images(shown)
+            )
+    titles = [spec.title for spec in generation.specs[:count]]
+    report.sample_titles = [f"{title}: frame {place + 1}" for title in titles for place in places] if places else titles

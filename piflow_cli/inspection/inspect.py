@@ -109,6 +109,7 @@ def _opened(found: FoundStudent, request: InspectRequest, device: torch.device, 
         seeds=request.seeds,
         height=request.height,
         width=request.width,
+        frames=request.frames,
         vae=request.vae,
         base_precision=request.base_precision,
     )

@@ -42,7 +42,8 @@ class InspectRequest:
     """The command's options; None stands for "as the student was trained".
 
     ``students``: one, or two that share figures. ``at``: the evaluation of the close-up, from 1.
-    ``position``: where to cut a slice. ``output``: the folder that takes the report; None: none is written.
+    ``frames``: of each video. ``position``: where to cut a slice. ``output``: the folder that takes the report; None:
+    none is written.
     """
 
     students: tuple[str, ...]
@@ -53,6 +54,7 @@ class InspectRequest:
     seeds: tuple[int, ...] | None = None
     height: int | None = None
     width: int | None = None
+    frames: int | None = None
     at: int = 1
     position: Position | None = None
     teacher: str | None = None

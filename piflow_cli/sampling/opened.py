@@ -20,6 +20,7 @@ from ..teachers.base import Conditioning
 from ..teachers.class_conditional import ClassConditionalFamily
 from ..teachers.decoders import decode_each
 from ..teachers.text_to_image import TextToImageFamily
+from ..teachers.text_to_video import TextToVideoFamily
 from ..weights.quantisation import check_precision, store_in_fp8
 from .denoise import seeded_generators, seeded_noise
 from .request import ImageSpec, SampleRequest, class_specs
@@ -36,7 +37,8 @@ class OpenedModel:
     """A student on a device, where it was ``found``, and the specs of its pictures.
 
     ``condition``: specs of one size → conditioning. ``shape_of``: a spec → the shape (C, *S) of its state. ``decode``:
-    states (B, C, *S) → pictures (B, 1 or 3, H, W) in [-1, 1], not clipped. ``dtype``: what networks compute in.
+    states (B, C, *S) → pictures (B, 1 or 3, H, W), or videos (B, 3, F, H, W), in [-1, 1], not clipped.
+    ``dtype``: what networks compute in.
     """
 
     student: Student
@@ -47,6 +49,12 @@ class OpenedModel:
     shape_of: Callable[[ImageSpec], tuple[int, ...]]
     decode: Callable[[Tensor], Tensor]
     dtype: torch.dtype = torch.float32
+
+    @property
+    def frame_rate(self) -> int | None:
+        """Frames a second of its videos; None where it makes pictures."""
+        family = self.student.family
+        return family.frame_rate if isinstance(family, TextToVideoFamily) else None
 
     def noise(self, specs: Sequence[ImageSpec]) -> Tensor:
         """Initial states (B, C, *S) float32 for specs of one size, each from its seed alone, as in `piflow sample`."""

@@ -67,9 +67,12 @@ class FoundStudent:
         """The preset that it was distilled with, as :func:`preset_of` finds it."""
         return preset_of(self.facts, self.folder, self.teacher)
 
-    def refuse_beyond_pictures(self, command: str) -> None:
-        """Raise UsageError where it makes videos or edits a picture, which ``command`` knows nothing to do with."""
-        if frame_step_of(self.facts.family) is not None:
+    def refuse_beyond_pictures(self, command: str, *, videos: bool = False) -> None:
+        """Raise UsageError where it makes videos or edits a picture, which ``command`` knows nothing to do with.
+
+        ``videos``: those it knows.
+        """
+        if not videos and frame_step_of(self.facts.family) is not None:
             raise UsageError(
                 f"{self.named} makes videos, and {command} is for students of pictures",
                 f'look at its videos: piflow sample {self.named} "a red fox"',

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ..frames import by_frame
 from ..rows import Row
 from .perceptual import open_lpips, why_no_lpips
 
@@ -42,7 +43,7 @@ class Alignment:
     """Means over ``count`` pictures: mean square per number of the states, PSNR in dB and LPIPS of pictures.
 
     ``psnr`` is of pictures clipped to [-1, 1], one by one, as viewers see them; infinite where a picture is matched
-    exactly. ``lpips`` is None where its weights are not at hand.
+    exactly. ``lpips`` is None where its weights are not at hand. Those of a video are means over its frames.
     """
 
     count: int
@@ -56,16 +57,17 @@ def alignment(
 ) -> Alignment:
     """Distances of ``pairs`` of states (B, C, *S), student's and teacher's, batch by batch.
 
-    ``decode`` turns states into pictures (B, 1 or 3, H, W) in [-1, 1]; neither has to be clipped.
+    ``decode`` turns states into pictures (B, 1 or 3, H, W), or videos (B, 3, F, H, W), in [-1, 1]; neither has to be
+    clipped.
     """
     count, squares, decibels, perceived = 0, 0.0, 0.0, 0.0
     for ours, fine in pairs:
         count += len(ours)
         squares += (ours.double() - fine.double()).square().flatten(1).mean(dim=1).sum().item()
         pictures = [decode(states).float().clamp(-1, 1) for states in (ours, fine)]
-        decibels += psnr(*pictures).sum().item()
+        decibels += by_frame(psnr, *pictures).sum().item()
         if perceptual is not None:
-            perceived += perceptual(*pictures).sum().item()
+            perceived += by_frame(perceptual, *pictures).sum().item()
     return Alignment(count, squares / count, decibels / count, None if perceptual is None else perceived / count)
 
 

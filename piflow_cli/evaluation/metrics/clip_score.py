@@ -16,6 +16,7 @@ from ...system.files import identity_of_place
 from ...teachers.long_texts import hushed, length_note, told_of
 from ..extractors.pictures import quantised
 from ..extractors.pretrained import load_network, load_processor, model_folder
+from ..frames import by_frame
 from ..rows import Row
 
 if TYPE_CHECKING:
@@ -45,7 +46,10 @@ def clip_scores(measuring: Measuring) -> Iterator[Row]:
 
 @dataclass(frozen=True)
 class ClipExtractor:
-    """CLIP as an extractor that reads pictures with their prompts: one number a picture."""
+    """CLIP as an extractor that reads pictures with their prompts: one number a picture.
+
+    That of a video is the mean over its frames, as in GODIVA (Wu et al., arXiv 2104.14806).
+    """
 
     clip: ClipScore
 
@@ -54,7 +58,9 @@ class ClipExtractor:
         return f"{self.clip.name}, weights {self.clip.identity}"
 
     def __call__(self, pictures: Tensor, specs: Sequence[ImageSpec]) -> Tensor:
-        return self.clip.scores(pictures, [spec.text for spec in specs]).unsqueeze(1)
+        frames = 1 if pictures.ndim == 4 else pictures.shape[2]
+        texts = [spec.text for spec in specs for _ in range(frames)]
+        return by_frame(lambda shown: self.clip.scores(shown, texts), pictures).unsqueeze(1)
 
     def warn(self, specs: Sequence[ImageSpec], console: Console) -> None:
         texts = list(dict.fromkeys(spec.text for spec in specs))

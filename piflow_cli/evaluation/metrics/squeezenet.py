@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...errors import UsageError
 from ..extractors.installed import module_beside_torchvision
+from ..frames import by_frame
 from ..rows import Row
 from .perceptual import distances_by, layers_of
 from .squeezenet_weights import squeezenet_pickle, squeezenet_weights
@@ -46,7 +47,7 @@ def squeezenet_distances(measuring: Measuring) -> Iterator[Row]:
         total, count = 0.0, 0
         for pair in measuring.pairs(candidate):
             ours, fine = (opened.decode(states).float().clamp(-1, 1) for states in pair)
-            total, count = total + distances(ours, fine).double().sum().item(), count + len(ours)
+            total, count = total + by_frame(distances, ours, fine).double().sum().item(), count + len(ours)
         yield measuring.row(candidate, "squeezenet", total / count, count, reference=measuring.fine_name)
 
 
