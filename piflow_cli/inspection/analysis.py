@@ -28,7 +28,7 @@ from .robustness import Response, component_dropout, perturb
 from .slices import Slice, slice_of
 from .substeps import Convergence, convergence
 from .teacher_robustness import Pushes, push, pushed_states
-from .tensors import joined, mean_square, present, to_host
+from .tensors import joined, mean_square, middle, present, to_host
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -215,13 +215,24 @@ class _Batch:
         return [seeded_noise(generators, shape) for _ in range(2)][1].to(self.opened.device)
 
     def _pictures(self, states: Tensor) -> list[Image]:
-        return to_images(self.opened.decode(states[:SHOWN]))
+        """Pictures of the first SHOWN; of videos their middle frames."""
+        shown = self.opened.decode(states[:SHOWN])
+        return to_images(shown if shown.ndim == 4 else shown[:, :, middle(shown.shape[2])])
 
 
 def _maps(found: Any) -> list[Any]:
-    """The components of the first SHOWN samples one by one, since pictures of different sizes do not stack."""
+    """The components of the first SHOWN samples one by one, since pictures of different sizes do not stack.
+
+    Of videos they are those of the latent frame in the middle, and have no axis of frames.
+    """
+    space = found.effective.shape[1:]
+
+    def still(value: Tensor) -> Tensor:
+        of_frames = len(space) == 3 and value.shape[-3:] == space
+        return value.select(-3, middle(space[0])) if of_frames else value
+
     return [
-        type(found)(*(value[index : index + 1].cpu() for value in found))
+        type(found)(*(still(value[index : index + 1]).cpu() for value in found))
         for index in range(min(SHOWN, len(found.effective)))
     ]
 

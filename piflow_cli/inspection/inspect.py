@@ -52,7 +52,7 @@ def inspect_policy(request: InspectRequest, console: Console) -> Inspection:
         for path in request.students
     ]
     for found in founds:
-        found.refuse_beyond_pictures("piflow inspect-policy")
+        found.refuse_beyond_pictures("piflow inspect-policy", videos=True)
         _check_step(found, request)
     students = [_inspected(found, name, request, device, console) for found, name in zip(founds, names)]
     files = [] if request.output is None else _written(students, request.output)

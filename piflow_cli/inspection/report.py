@@ -33,6 +33,10 @@ PICTURES = (
     "samples", "course", "estimates", "teacher", "substeps", "robustness", "dropout", "teacher-robustness", "slice",
     "maps",
 )  # fmt: skip
+OF_VIDEOS = (
+    "Of videos, pictures are their middle frames; maps and slices are of the latent frame in the middle, which has"
+    " weights of its own. Numbers are over all frames."
+)
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,8 @@ def write_report(students: Sequence[Inspected], folder: Path) -> list[Path]:
         files.append(folder / f"{section.name}.png")
     page.heading("How this was measured")
     page.text(_method(students[0]))
+    if any("frames" in shot for student in students for shot in student.summary.shots):
+        page.text(OF_VIDEOS)
     (folder / JSON_NAME).write_text(dumps(as_json(students)) + "\n")
     page.write(folder / PAGE_NAME)
     return [folder / PAGE_NAME, folder / JSON_NAME, *files]

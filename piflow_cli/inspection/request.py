@@ -14,15 +14,18 @@ MOST_STUDENTS = 2
 
 @dataclass(frozen=True)
 class Position:
-    """A position of the state: column ``x`` and row ``y``, from 0, and the channel ``axis`` of a slice."""
+    """A position of the state: column ``x`` and row ``y``, from 0, and the channel ``axis`` of a slice.
+
+    Of a video it is in the middle of its latent frames.
+    """
 
     x: int
     y: int
     axis: int = 0
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """Raise UsageError unless the position lies in a state of ``shape`` (C, H, W)."""
-        channels, height, width = shape
+        """Raise UsageError unless the position lies in a state of ``shape`` (C, H, W) or (C, F, H, W)."""
+        channels, *_, height, width = shape
         if not (0 <= self.x < width and 0 <= self.y < height):
             raise UsageError(
                 f"--slice: position {self.x},{self.y} is outside the state, which has {width} columns and {height}"

@@ -12,7 +12,7 @@ from ..core.rollout import rollout_through
 from ..sampling.trajectory import PolicyPath, times
 from .kinds.anatomy import anatomy_of
 from .request import Position
-from .tensors import position_of
+from .tensors import middle, position_of
 
 SLICE_TIMES = 49
 SLICE_VALUES = 97
@@ -42,7 +42,9 @@ class Slice:
 
 def slice_of(path: PolicyPath, position: Position, substeps: int) -> Slice:
     """The slice of the first sample of a segment."""
-    policy, density = position_of(path.policy, 0, (position.y, position.x)), anatomy_of(path.policy).density
+    frame = map(middle, path.policy.x_src.shape[2:-2])
+    policy = position_of(path.policy, 0, (*frame, position.y, position.x))
+    density = anatomy_of(path.policy).density
     x, axis = policy.x_src.float(), position.axis
     raws = torch.linspace(path.raws[0], path.raw_end, SLICE_TIMES, dtype=torch.float64).tolist()
 

@@ -33,6 +33,11 @@ def stride(batch: int, space: tuple[int, ...]) -> int:
     return step
 
 
+def middle(frames: int) -> int:
+    """The place of the frame that stands for a video: its middle, the later one of two."""
+    return frames // 2
+
+
 def thin(policy: Policy) -> Policy:
     """The policy of the positions that :func:`stride` leaves, as views."""
     space = tuple(policy.x_src.shape[2:])

@@ -67,9 +67,9 @@ def test_eval_hands_over_what_was_asked(cli, evaluations) -> None:
     arguments = (
         "a --compare b --reference r --metrics kid,fid --extractor pixels --extractor inception --inception-weights"
         " w.pt --trust-weights --clip c --full --seeds 0-2 --labels 1,2 --prompts p.txt --text-column c --height 64"
-        " --width 96 --frames 9 --steps 1,2 --substeps 32 --temperature 0.3 --teacher-steps 4 --fine-steps 16 --teacher digits"
-        " --base b --subfolder s --batch-size 5 --cache k --save-images --save-statistics s.safetensors --output o"
-        " --overwrite --device cpu --json"
+        " --width 96 --frames 9 --steps 1,2 --substeps 32 --temperature 0.3 --teacher-steps 4 --fine-steps 16"
+        " --teacher digits --base b --subfolder s --batch-size 5 --cache k --save-images --save-statistics"
+        " s.safetensors --output o --overwrite --device cpu --json"
     )
     assert json.loads(cli("eval", *arguments.split()).out) == {"results": []}
     expected = (

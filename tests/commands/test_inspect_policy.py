@@ -71,8 +71,8 @@ def test_the_library_asks_for_just_that() -> None:
 def test_what_was_asked_is_handed_over(cli, asked) -> None:
     arguments = (
         "--labels 3,5-6 --prompts p.txt --text-column c --seeds 7,0-1 --height 64 --width 96 --frames 9 --at 3"
-        " --slice 4,5,6 --teacher digits --base b --subfolder s --vae v --base-precision bf16 --output o --overwrite --device cpu"
-        " --json"
+        " --slice 4,5,6 --teacher digits --base b --subfolder s --vae v --base-precision bf16 --output o --overwrite"
+        " --device cpu --json"
     )
     outcome = cli("inspect-policy", "r", "a red fox", "a cat", *arguments.split())
     assert json.loads(outcome.out)["files"] == ["out/policy.html"]

@@ -60,7 +60,7 @@ def numbers(outcome) -> dict[tuple[str, str], dict]:
     return {(row["kind"], row["metric"]): row for row in json.loads(outcome.out)["results"]}
 
 
-def test_videos_are_measured_by_frames_and_by_their_change(evaluate, student, prompts, tmp_path) -> None:
+def test_videos_are_measured_by_frames_and_by_their_change(evaluate, unrendered, student, prompts, tmp_path) -> None:
     outcome = evaluate(student, "--prompts", prompts, *SMALL, "--teacher-steps", "1", "--save-images")
     found = numbers(outcome)
     # What is measured where nothing is named; a student's one step is not the teacher's two.

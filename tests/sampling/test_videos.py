@@ -16,11 +16,12 @@ from torch import Tensor
 from zoo import LATENTS, ZOO, zoo_preset
 
 import piflow_cli as piflow
+from piflow_cli.errors import UsageError
 from piflow_cli.reports.images import to_images
 from piflow_cli.reports.videos import gif_of, mp4_of, strip_places
 from piflow_cli.sampling import request as sampling_request
 from piflow_cli.sampling.denoise import sample_student, seeded_generators, seeded_noise
-from piflow_cli.students.open import open_student
+from piflow_cli.students.open import find_student, open_student
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.decoders import decode_each
 from piflow_cli.teachers.encoders import collate
@@ -166,11 +167,9 @@ def test_models_of_pictures_have_no_frames(cli, tmp_path, monkeypatch, option: l
     assert outcome.code == 2 and f"{option[0]} is of videos, and this model makes pictures" in outcome.err
 
 
-def test_an_inspection_of_pictures_refuses_videos(cli, wan: Path, tmp_path) -> None:
-    (tmp_path / "p.txt").write_text("a fox\na cat\n")
-    asked = ["inspect-policy", str(wan), "--prompts", str(tmp_path / "p.txt"), "--output", str(tmp_path / "out")]
-    outcome = cli(*asked)
-    assert outcome.code == 2 and "makes videos, and piflow inspect-policy is for students of pictures" in outcome.err
+def test_a_window_of_pictures_refuses_videos(wan: Path) -> None:
+    with pytest.raises(UsageError, match="makes videos, and piflow demo is for students of pictures"):
+        find_student(wan).refuse_beyond_pictures("piflow demo")
 
 
 def test_a_strip_runs_from_the_first_frame_to_the_last() -> None:
