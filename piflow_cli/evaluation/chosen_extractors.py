@@ -100,7 +100,14 @@ class ChosenExtractors:
         blank = torch.zeros(1, *opened.shape_of(compared.specs[0]), device=opened.device)
         features = chosen.extractor.features(opened.decode(blank))
         there = chosen.metrics and reference_of(self.request, compared) != TEACHER
-        return lacking(chosen.extractor, features, self.reference(compared, chosen) if there else None)
+        count = len(compared.specs)
+        # Of few pictures it would be known when all are made, and videos are often few.
+        few = {
+            kind.name: f"it takes {kind.fewest} pictures, and there are {count}"
+            for kind in map(metric_kind, chosen.metrics)
+            if count < kind.fewest
+        }
+        return few | lacking(chosen.extractor, features, self.reference(compared, chosen) if there else None)
 
     def metric_extractors_of(self, compared: Compared) -> dict[str, MetricExtractor]:
         """The extractors of one metric alone, by its name.

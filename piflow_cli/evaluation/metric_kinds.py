@@ -58,6 +58,7 @@ ROWS = {
             ),
             frozenset({FEATURES, REFERENCE, EACH}),
             "standard",
+            fewest=4,  # a picture and its three neighbours
         ),
         MetricKind(
             "patch-fid",

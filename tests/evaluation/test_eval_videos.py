@@ -90,6 +90,7 @@ def test_clip_is_a_mean_over_frames(evaluate, student, prompts) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--metrics", "pr", "--num-images", "3", *SMALL], "--metrics pr: it takes 4 pictures, and there are 3"),
         (["--metrics", "is", *SMALL], "--metrics is: pixels over frames has no classes"),
         (["--metrics", "patch-fid", *SMALL], "patch FID takes the middle 299 x 299 pixels, and a picture has 32 x 32"),
         (["--metrics", "temporal", "--frames", "1", *SMALL[:-2]], "videos of one frame do not change"),
