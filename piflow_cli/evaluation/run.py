@@ -206,6 +206,9 @@ def _rows_of(
     if not processes.first:
         return
     report.pictures |= generation.written
+    if compared.frames is not None:
+        # Where none is named, videos have more metrics than the request knew of.
+        report.recipe = {**report.recipe, "metrics": ",".join(compared.measures(request))}
     beside = [candidate for candidate in compared.teachers if str(candidate.identity) not in told]
     told.update(str(candidate.identity) for candidate in beside)
     candidates = [*beside, *compared.students]

@@ -69,6 +69,7 @@ def test_videos_are_measured_by_frames_and_by_their_change(evaluate, unrendered,
     assert found["student", "fid"]["extractor"] == "pixels over frames" and found["student", "fid"]["images"] == 4
     assert {"mse", "psnr", "recall", "velocity-error", "images-per-second"} <= {metric for _, metric in found}
     assert any(f"an image is a video of {FRAMES} frames" in note for note in json.loads(outcome.out)["notes"])
+    assert "temporal" in json.loads(outcome.out)["metrics"].split(",")
     # Two videos of five frames stand in a row, and each is in a file.
     with Image.open(tmp_path / "report" / "samples.png") as grid:
         assert grid.width > 10 * 64 > grid.height
