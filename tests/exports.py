@@ -18,6 +18,7 @@ from piflow_cli.exporting.formats import FORMATS
 from piflow_cli.exporting.request import ExportRequest
 from piflow_cli.sampling.denoise import sample_student
 from piflow_cli.students.student import Student
+from piflow_cli.teachers import family_of
 
 NAMES = (*ZOO, "dit")
 LABELS = [0, 2]
@@ -41,14 +42,15 @@ def whole_base(name: str, folder: Path) -> Path:
         whole_pipeline(folder)
         return folder
     row = ZOO[name]
-    kind = student(name).family.pipeline_class
+    family = family_of(name)
+    kind = family.pipeline_class
     parts = dict.fromkeys(kind._get_signature_keys(kind)[0])
     given = {
         row.component: row.build(),
         "vae": tiny_vae(name),
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
     }
-    kind(**parts | given).save_pretrained(folder)
+    kind(**parts | given, **family.pipeline_options).save_pretrained(folder)
     return folder
 
 

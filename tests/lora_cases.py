@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zoo import ZOO
 
 FLUX = ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_k", "transformer_blocks.0.ff.net.2")
+WAN = ("blocks.0.attn1.to_q", "blocks.1.ffn.net.2")
 MODULES = {
     "flux": FLUX,
     "flux-cfg": FLUX,
@@ -26,7 +27,8 @@ MODULES = {
     "krea2": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.ff.gate"),
     "sana": ("transformer_blocks.0.attn1.to_q", "transformer_blocks.1.attn2.to_k"),
     "sd3": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.ff.net.2"),
-    "wan": ("blocks.0.attn1.to_q", "blocks.1.ffn.net.2"),
+    "wan": WAN,
+    "wan-ti2v": WAN,
     "z-image": ("layers.0.attention.to_q", "noise_refiner.0.feed_forward.w1"),
 }
 # LoRAs of U-Nets have names of their own.

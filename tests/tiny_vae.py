@@ -17,7 +17,7 @@ def tiny_vae(name: str, factor: int = 8) -> nn.Module:
     torch.manual_seed(0)
     stages = factor.bit_length()
     if family_of(name).vae_name in ("AutoencoderKLQwenImage", "AutoencoderKLWan"):
-        stated = {"scale_factor_spatial": factor} if name == "wan" else {}
+        stated = {"scale_factor_spatial": factor} if name.startswith("wan") else {}
         return getattr(diffusers, family_of(name).vae_name)(
             **stated,
             base_dim=8,

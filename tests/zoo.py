@@ -161,6 +161,10 @@ def unet(**others: object) -> dict:
     )  # fmt: skip
 
 
+WAN = dict(
+    in_channels=4, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+    text_dim=WIDTH, freq_dim=16, ffn_dim=48, rope_max_seq_len=32,
+)  # fmt: skip
 # Shown a picture besides their text, they are not sampled and trained by prompts alone: their tests are their own.
 EDITS = {
     row.family: row
@@ -291,18 +295,8 @@ ZOO = {
             padded_text,
             {"guidance_scale": 1.0},
         ),
-        Row(
-            "wan",
-            "WanTransformer3DModel",
-            dict(
-                in_channels=4, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
-                text_dim=WIDTH, freq_dim=16, ffn_dim=48, rope_max_seq_len=32,
-            ),
-            5.0,
-            "plain",
-            fixed_text,
-            {"guidance_scale": 1.0},
-        ),
+        Row("wan", "WanTransformer3DModel", WAN, 5.0, "plain", fixed_text, {"guidance_scale": 1.0}),
+        Row("wan-ti2v", "WanTransformer3DModel", WAN, 5.0, "plain", fixed_text, {"guidance_scale": 1.0}),
         Row(
             "z-image",
             "ZImageTransformer2DModel",

@@ -39,7 +39,12 @@ def text_parts(student: Student, folder: Path, request: ExportRequest, console: 
     source = locate(base, revision, ENCODERS)
     own = (family.component, SCHEDULER_FOLDER)
     names = [name for name in family.pipeline_class._get_signature_keys(family.pipeline_class)[0] if name not in own]
-    entries: dict[str, Any] = {"_class_name": family.pipeline_name, **dict.fromkeys(names, ABSENT)}
+    entries: dict[str, Any] = {
+        "_class_name": family.pipeline_name,
+        **dict.fromkeys(names, ABSENT),
+        # A base that is no whole pipeline does not state them.
+        **family.pipeline_options,
+    }
     if not (source / INDEX_NAME).is_file():
         console.warn(
             f"{base} is no whole pipeline: text encoders and VAE must be given to from_pretrained, as"

@@ -102,6 +102,7 @@ ROWS = {
         FamilyKind("sd15", "piflow_cli.teachers.stable_diffusion:StableDiffusionFamily", TEXT, guided=HALVES),
         FamilyKind("sdxl", "piflow_cli.teachers.stable_diffusion:StableDiffusionXLFamily", TEXT, guided=HALVES),
         FamilyKind("wan", "piflow_cli.teachers.wan:WanFamily", TEXT, guided=HALVES, frame_step=4),
+        FamilyKind("wan-ti2v", "piflow_cli.teachers.wan:WanTI2VFamily", TEXT, guided=HALVES, frame_step=4),
         FamilyKind("z-image", "piflow_cli.teachers.z_image:ZImageFamily", TEXT, guided=HALVES),
     )
 }

@@ -78,6 +78,7 @@ PARTS = (
     step("sd35"),
     step("sana"),
     step("wan21-1.3b"),
+    step("wan22-5b"),
     step("sdxl"),
     step("sd15"),
     step("imagenet-dit"),

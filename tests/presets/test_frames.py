@@ -59,6 +59,15 @@ def test_the_preset_of_wan_has_the_sizes_of_its_stock_pipeline() -> None:
     assert (preset.teacher.guidance, preset.teacher.guidance_mode, preset.policy.shift) == (5.0, "plain", 3.0)
 
 
+def test_the_preset_of_wan_22_ti2v_has_the_sizes_of_its_recipe() -> None:
+    preset = load("wan22-5b")
+    assert (preset.data.sizes, preset.data.frames) == (((1280, 704),), 121)
+    assert (preset.teacher.guidance, preset.teacher.guidance_mode, preset.policy.shift) == (5.0, "plain", 5.0)
+    error = refusal("wan22-5b", "data.frames=120")
+    assert "teachers of the family wan-ti2v make videos of 4 n + 1 frames" in error.message
+    assert error.hint == "type --set data.frames=121"
+
+
 def test_the_nearest_lengths_of_videos() -> None:
     assert frames_near(81, 4) == [81] and frames_near(81, 8) == [81] and frames_near(85, 8) == [81, 89]
     assert frames_near(1, 4) == [1]

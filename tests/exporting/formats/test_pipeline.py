@@ -124,7 +124,8 @@ def test_a_setting_of_the_pipeline_that_is_a_list_of_numbers_goes_along(tmp_path
 
 
 # Names of what diffusers opens in float32.
-WHOLE = {"krea2": ("norm",), "wan": ("norm1", "norm2", "norm3", "time_embedder", "scale_shift_table")}
+WAN = ("norm1", "norm2", "norm3", "time_embedder", "scale_shift_table")
+WHOLE = {"krea2": ("norm",), "wan": WAN, "wan-ti2v": WAN}
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
