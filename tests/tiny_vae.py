@@ -12,6 +12,16 @@ from piflow_cli.teachers import family_of
 UNSHIFTED = ("sd15", "sdxl")
 
 
+def tiny_ti2v_vae() -> nn.Module:
+    """In the layout of that of Wan 2.2 TI2V: pictures are cut into patches, and a latent position is 16 pixels wide."""
+    torch.manual_seed(0)
+    return diffusers.AutoencoderKLWan(
+        base_dim=4, decoder_base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, is_residual=True,
+        patch_size=2, in_channels=12, out_channels=12, temperal_downsample=[False, True, True], scale_factor_spatial=16,
+        latents_mean=[0.5, -1.0, 2.0, 0.0], latents_std=[2.0, 3.0, 0.5, 1.0],
+    ).eval()  # fmt: skip
+
+
 def tiny_vae(name: str, factor: int = 8) -> nn.Module:
     """The VAE of the family ``name``: latents of four channels, ``factor`` pixels a position each way."""
     torch.manual_seed(0)

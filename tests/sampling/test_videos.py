@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import diffusers
@@ -11,7 +12,7 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 from text_students import saved_student
-from tiny_vae import tiny_vae
+from tiny_vae import tiny_ti2v_vae, tiny_vae
 from torch import Tensor
 from zoo import LATENTS, ZOO, zoo_preset
 
@@ -126,6 +127,19 @@ def test_a_teacher_is_what_its_stock_pipeline_makes(cli, tmp_path) -> None:
     with torch.no_grad():
         expected = frames(vae.decode(latents * std + mean).sample)
     assert abs(cells(tmp_path / "out" / "grid.png", 1) - expected).max() <= 1
+
+
+def test_wan_ti2v_is_sampled_in_positions_of_16_pixels_at_its_own_rate(cli, tmp_path, without_av) -> None:
+    student = saved_student(ZOO["wan-ti2v"], tmp_path)
+    shutil.rmtree(tmp_path / "base" / "vae")
+    tiny_ti2v_vae().save_pretrained(tmp_path / "base" / "vae")
+    asked = [student, "a fox", "--frames", 5, "--width", 96, "--output", tmp_path / "out"]
+    run(cli, *asked, "--height", 64)
+    with Image.open(tmp_path / "out" / "0000-000000.gif") as video:
+        told = json.loads(video.info["comment"])
+        assert (video.size, video.n_frames, told["frame_rate"]) == ((96, 64), 5, 24)
+    refused = cli("sample", *map(str, asked), "--height", "48", "--overwrite")
+    assert refused.code == 2 and "height 48 is no multiple of 32 pixels" in refused.err
 
 
 def test_videos_come_again_and_are_replaced(cli, wan: Path, tmp_path) -> None:

@@ -7,6 +7,7 @@ import diffusers
 import pytest
 import torch
 from tiny_pipeline import tokenizer
+from tiny_vae import tiny_ti2v_vae
 from transformers import UMT5Config, UMT5EncoderModel
 from zoo import RAW, ZOO, conditioning, facts_of, states, student_of
 
@@ -93,13 +94,7 @@ def test_a_state_of_one_time_is_what_one_time_for_all_tokens_gives() -> None:
 
 
 def test_videos_of_ti2v_pass_its_own_autoencoder(tmp_path: Path) -> None:
-    """The layout of the published one, small: it cuts pictures into patches, and a latent position is 16 pixels."""
-    torch.manual_seed(0)
-    vae = diffusers.AutoencoderKLWan(
-        base_dim=4, decoder_base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, is_residual=True,
-        patch_size=2, in_channels=12, out_channels=12, temperal_downsample=[False, True, True], scale_factor_spatial=16,
-        latents_mean=[0.5, -1.0, 2.0, 0.0], latents_std=[2.0, 3.0, 0.5, 1.0],
-    ).eval()  # fmt: skip
+    vae = tiny_ti2v_vae()
     vae.save_pretrained(tmp_path / "vae")
     sized = TI2V.sized_by(tmp_path)
     assert (sized.vae_factor, sized.size_multiple, sized.frame_rate) == (16, 32, 24)

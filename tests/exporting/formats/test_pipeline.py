@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
-from exports import LABELS, NAMES, export, noise, own_samples, student, whole_base
+from exports import LABELS, NAMES, export, noise, own_samples, student, told, whole_base
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -121,6 +121,32 @@ def test_a_setting_of_the_pipeline_that_is_a_list_of_numbers_goes_along(tmp_path
     layers = json.loads((base / "model_index.json").read_text())["text_encoder_select_layers"]
     folder = export(student("krea2", base), "pipeline", tmp_path / "out", with_base=with_base)
     assert json.loads((folder / "model_index.json").read_text())["text_encoder_select_layers"] == layers != []
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_pipeline_of_wan_ti2v_tells_each_token_its_time_whatever_its_base_states(tmp_path, whole: bool) -> None:
+    if whole:
+        whole_base("wan-ti2v", tmp_path / "base")
+    else:
+        ZOO["wan-ti2v"].build().save_pretrained(tmp_path / "base")
+    which, x = student("wan-ti2v", tmp_path / "base"), noise(student("wan-ti2v"))
+    folder = export(which, "pipeline", tmp_path / "out")
+    with verify.reading_back():
+        absent = dict.fromkeys(("text_encoder", "tokenizer", "vae"))
+        pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True, **absent)
+    times = []
+    pipeline.transformer.register_forward_pre_hook(
+        lambda module, args, given: times.append(given["timestep"]), with_kwargs=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    given = {name: value for name, value in told(which).items() if not name.startswith("negative_")}
+    size = which.family.pipeline_size(pipeline, x)
+    made = pipeline(
+        **which.family.pipeline_inputs(given), **size, latents=x, num_inference_steps=2, output_type="latent"
+    )
+    torch.testing.assert_close(made.frames, own_samples(which), rtol=1e-4, atol=1e-4)
+    # Three frames of four by six tokens.
+    assert [value.shape for value in times] == [(2, 72)] * 2
 
 
 # Names of what diffusers opens in float32.
