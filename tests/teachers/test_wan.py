@@ -13,7 +13,9 @@ from zoo import RAW, ZOO, conditioning, facts_of, states, student_of
 
 from piflow_cli.core.timegrid import to_sigma
 from piflow_cli.errors import UsageError
+from piflow_cli.presets.resolve import load
 from piflow_cli.teachers import family_of
+from piflow_cli.teachers.folders import on_base, outline_folder
 
 FAMILY, ROW = family_of("wan"), ZOO["wan"]
 TI2V = family_of("wan-ti2v")
@@ -144,6 +146,19 @@ def test_the_family_of_a_base_of_the_other_kind_is_named(tmp_path: Path, name: s
     (other,) = {"wan", "wan-ti2v"} - {name}
     assert f"whose teacher.family is {other}," in caught.value.hint
     assert family_of(other).outline(tmp_path).config.in_channels == 4
+
+
+@pytest.mark.parametrize(("preset", "base"), [("wan21-1.3b", "wan22-5b"), ("wan22-5b", "wan21-1.3b")])
+def test_the_shipped_base_of_the_other_preset_is_refused_before_it_is_fetched(
+    monkeypatch: pytest.MonkeyPatch, preset: str, base: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *given, **options: pytest.fail("the Hub was asked"))
+    teacher, other = load(preset).teacher, load(base).teacher
+    family = family_of(teacher.family)
+    assert family.outline(outline_folder(family, teacher)).config.num_layers == 30
+    with pytest.raises(UsageError, match=f"unlike those of the family {teacher.family}") as caught:
+        family.outline(outline_folder(family, on_base(teacher, other.base)))
+    assert f"teacher.family is {other.family}," in caught.value.hint
 
 
 def test_a_network_alone_may_be_of_either_kind(tmp_path: Path) -> None:
