@@ -28,14 +28,22 @@ def _ideas(file: Path) -> str:
         [
             one["idea"],
             " ".join(f"`{setting}`" for setting in one["settings"]),
-            *(f"{one[side]:.3f}" for side in ("to_data", "published_has")),
-            f"{one['difference']:+.2g} ± {one['margin']:.2g}",
-            {"holds": "wins", "does not hold": "loses"}.get(one["verdict"], one["verdict"]),
+            *(cell for judged in one["judged"] for cell in _judged(judged)),
         ]
         for one in study["rows"]
     ]
-    found = table(["idea", "settings", "to the data", "published recipe", "difference", "verdict"], rows)
+    judges = ("to the data", "by the classifier")
+    columns = [column for judge in judges for column in (judge, "published recipe", "difference", "verdict")]
+    found = table(["idea", "settings", *columns], rows)
     return f"{found}\n\n{study['evaluations']:,} network evaluations each. {_study(study)}"
+
+
+def _judged(one: dict[str, Any]) -> list[str]:
+    return [
+        *(f"{one[side]:.3f}" for side in ("better", "worse")),
+        f"{one['difference']:+.2g} ± {one['margin']:.2g}",
+        {"holds": "wins", "does not hold": "loses"}.get(one["verdict"], one["verdict"]),
+    ]
 
 
 def _parts(files: Sequence[Path]) -> Iterator[str]:

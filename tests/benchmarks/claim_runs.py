@@ -100,7 +100,7 @@ class Study:
         student = open_student(folder / "adapter")
         student.model.to(self.device)
         row = ruler.row("", arm.nfe, sample_student(student, ruler.noise, ruler.conditioning, **arm.sampling))
-        return {name: row[name] for name in ("to_data", "to_teacher", "squared_distance")}
+        return {name: row[name] for name in ("to_data", "by_classifier", "to_teacher", "squared_distance")}
 
 
 def make_all(study: Study, asked: Iterable[tuple[Arm, bool]], seeds: Sequence[int], jobs: int) -> None:

@@ -4,9 +4,10 @@
                                       [--runs DIR]
 
 Every row is 1,797 images with the labels of the data set from the noise of seeds 0 to 1796, neither
-clipped nor rounded. Distances are Frechet distances on raw pixels in [-1, 1]; the squared distance is per
-pixel, from the same noise. Students are trained by `piflow distill --teacher digits` in a process of its
-own, whose wall time is the seconds column.
+clipped nor rounded. Distances are Frechet distances on raw pixels in [-1, 1], or on the features of the
+shipped classifier, which no training sees; the squared distance is per pixel, from the same noise.
+Students are trained by `piflow distill --teacher digits` in a process of its own, whose wall time is the
+seconds column.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from torch import Tensor
 from piflow_cli.console import format_table
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.data.labelled_images import load_images
+from piflow_cli.evaluation.extractors.digits import DigitsClassifier
 from piflow_cli.evaluation.extractors.moments import Moments, moments
 from piflow_cli.evaluation.metrics.frechet import frechet_distance
 from piflow_cli.sampling.denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
@@ -60,6 +62,8 @@ class Ruler:
         self.teacher = self.family.load(locate(base)).to(device)
         pictures, labels = data
         self.data = moments(pictures.flatten(1))
+        self.classifier = DigitsClassifier(CPU)
+        self.features = moments(self.classifier.features(pictures))
         self.conditioning = {"class_labels": labels[:images].to(device).long()}
         self.noise = seeded_noise(seeded_generators(range(images)), self.family.sample_shape(self.teacher)).to(device)
         self.fine = self._fine(kept)
@@ -103,6 +107,7 @@ class Ruler:
             "evaluations": evaluations,
             "seconds": seconds,
             "to_data": frechet_distance(ours, self.data),
+            "by_classifier": frechet_distance(moments(self.classifier.features(samples)), self.features),
             "to_teacher": frechet_distance(ours, self.fine_moments),
             "squared_distance": (samples - self.fine).square().mean().item(),
         }

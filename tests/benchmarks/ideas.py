@@ -6,13 +6,16 @@ Cost is the number of network evaluations of the whole training, a student's bac
 `metrics.jsonl` counts them: an idea whose iterations take more has fewer of them. Students are distilled by
 `piflow distill --teacher digits` and measured by digits.py's distances; RUNS keeps both. Intervals are those of the
 claims. What loses stays in the table. The file is written after every idea.
+
+An idea that trains on what a distance measures may win by it and make worse pictures. So two distances judge: on
+pixels, and on the features of the shipped classifier, which no training sees.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -26,8 +29,9 @@ from piflow_cli.presets.resolve import Preset, load, resolve
 from piflow_cli.training.settings import network_evaluations
 
 BASE = "published"
-FIGURES = ("to_data", "to_teacher", "squared_distance")
-COLUMNS = ("idea", "iterations", "to_data", "published_has", "difference", "margin", "verdict")
+JUDGES = ("to_data", "by_classifier")
+FIGURES = (*JUDGES, "to_teacher", "squared_distance")
+COLUMNS = ("idea", "iterations", *(f"{name} {judge}" for judge in JUDGES for name in ("mean", "published", "verdict")))
 
 
 @dataclass(frozen=True)
@@ -85,25 +89,29 @@ class Found:
     figures: list[Measured]
 
 
-def against(found: Found, base: Found) -> Judged:
-    """Whether the students of an idea come closer to the data than those of the published recipe."""
+def against(found: Found, base: Found) -> list[Judged]:
+    """Whether the students of an idea come closer to the data than those of the published recipe, by each judge."""
     figures = {found.idea.name: found.figures, BASE: base.figures}
-    return judge(Comparison(found.idea.name, BASE, "to_data"), figures)
+    return [judge(Comparison(found.idea.name, BASE, figure), figures) for figure in JUDGES]
 
 
 def row(found: Found, base: Found) -> dict[str, Any]:
-    judged = against(found, base)
     return {
         "idea": found.idea.name,
         "settings": list(found.arm.settings),
         "iterations": resolved(found.arm.settings).optimisation.iterations,
-        "to_data": judged.better,
-        "published_has": judged.worse,
-        "difference": judged.difference,
-        "margin": judged.margin,
-        "verdict": judged.verdict,
+        "judged": [asdict(one) for one in against(found, base)],
         "figures": [{name: one[name] for name in FIGURES} for one in found.figures],
     }
+
+
+def line(found: dict[str, Any]) -> dict[str, Any]:
+    """A row as the screen shows it."""
+    shown = {"idea": found["idea"], "iterations": found["iterations"]}
+    for one in found["judged"]:
+        values = {"mean": one["better"], "published": one["worse"], "verdict": one["verdict"]}
+        shown |= {f"{name} {one['figure']}": value for name, value in values.items()}
+    return shown
 
 
 def measure(ideas: Sequence[Idea], study: Study, seeds: Sequence[int], jobs: int) -> Iterator[dict[str, Any]]:
@@ -113,7 +121,7 @@ def measure(ideas: Sequence[Idea], study: Study, seeds: Sequence[int], jobs: int
     base: Found | None = None
     for idea in ideas:
         found = Found(idea, idea.arm, [study.figures(idea.arm, seed) for seed in seeds])
-        print(f"{idea.name}: {[round(one['to_data'], 4) for one in found.figures]}", flush=True)
+        print(f"{idea.name}: {[[round(one[name], 4) for name in JUDGES] for one in found.figures]}", flush=True)
         if base is None:
             base = found
         else:
@@ -139,7 +147,7 @@ def main(arguments: list[str] | None = None) -> None:
                 "evaluations": cost(),
             }
             write_json(options.json, {"benchmark": "ideas", "teacher": "digits", **facts, "rows": rows})
-    print(format_table(rows, COLUMNS))
+    print(format_table([line(found) for found in rows], COLUMNS))
 
 
 if __name__ == "__main__":

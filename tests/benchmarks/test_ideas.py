@@ -31,7 +31,10 @@ def test_names_are_told_apart() -> None:
 
 def found(name: str, *distances: float) -> ideas.Found:
     idea = next(idea for idea in ideas.IDEAS if idea.name == name)
-    figures = [{"to_data": value, "to_teacher": 1.0, "squared_distance": 2.0} for value in distances]
+    figures = [
+        {"to_data": value, "by_classifier": 1 - value, "to_teacher": 1.0, "squared_distance": 2.0}
+        for value in distances
+    ]
     return ideas.Found(idea, idea.arm, figures)
 
 
@@ -47,7 +50,10 @@ def test_the_page_has_winners_and_losers(tmp_path: Path) -> None:
     file.write_text(json.dumps({"teacher": "digits", **facts, "seeds": [0, 1, 2], "evaluations": 128000, "rows": rows}))
     page = claims_page.claims("<!-- table: claims -->\n<!-- end -->\n<!-- table: ideas -->\n<!-- end -->\n", [], file)
     # Welch's half width of equal spreads is 2.776 * 0.001 * sqrt(2 / 3).
-    assert "| best | `recipe=best` | 0.101 | 0.201 | -0.1 ± 0.0023 | wins |" in page
+    assert (
+        "| best | `recipe=best` | 0.101 | 0.201 | -0.1 ± 0.0023 | wins | 0.899 | 0.799 | +0.1 ± 0.0023 | loses |"
+        in page
+    )
     assert (
         "| four states | `imitation.states=4` `optimisation.iterations=143` | 0.301 | 0.201 | +0.1 ± 0.0023 | loses |"
         in page
