@@ -142,8 +142,8 @@ def padded_text(length: int) -> dict[str, Tensor]:
     }
 
 
-def shown_text(length: int) -> dict[str, Tensor]:
-    return {**padded_text(length), REFERENCE: torch.randn(LATENTS, generator=seeded(length))}
+def shown(encode: Callable[[int], dict[str, Tensor]]) -> Callable[[int], dict[str, Tensor]]:
+    return lambda length: {**encode(length), REFERENCE: torch.randn(LATENTS, generator=seeded(length))}
 
 
 def flux(guidance_embeds: bool) -> dict:
@@ -169,7 +169,33 @@ WAN = dict(
 EDITS = {
     row.family: row
     for row in (
-        Row("flux-kontext", "FluxTransformer2DModel", flux(True), 2.5, "embedded", shown_text, {"guidance_scale": 2.5}),
+        Row(
+            "flux-kontext",
+            "FluxTransformer2DModel",
+            flux(True),
+            2.5,
+            "embedded",
+            shown(padded_text),
+            {"guidance_scale": 2.5},
+        ),
+        Row(
+            "flux2-edit",
+            "Flux2Transformer2DModel",
+            flux2(True),
+            4.0,
+            "embedded",
+            shown(fixed_text),
+            {"guidance_scale": 4.0},
+        ),
+        Row(
+            "flux2-klein-edit",
+            "Flux2Transformer2DModel",
+            flux2(False),
+            4.0,
+            "plain",
+            shown(fixed_text),
+            {"guidance_scale": 1.0},
+        ),
     )
 }
 ZOO = {
@@ -318,7 +344,11 @@ ZOO = {
 def conditioning(row: Row, lengths: tuple[int, ...] = (TEXT, 4)) -> dict[str, Tensor]:
     """Texts of ``lengths`` tokens as a batch, with the empty text where the teacher is guided by it."""
     batch = stack([row.encode(length) for length in lengths])
-    return batch if row.guidance_mode == "embedded" else with_negative(batch, stack([row.encode(2) for _ in lengths]))
+    if row.guidance_mode == "embedded":
+        return batch
+    empty = stack([row.encode(2) for _ in lengths])
+    # Both halves of guidance are shown one picture.
+    return with_negative(batch, {name: value for name, value in empty.items() if name != REFERENCE})
 
 
 def stack(texts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -335,6 +365,8 @@ RAW = torch.tensor([0.9, 0.4], dtype=torch.float64)
 GRID = TimeGrid(2, 0.5, 3.2)
 
 every_family = pytest.mark.parametrize("row", ZOO.values(), ids=ZOO)
+every_family_of_edits = pytest.mark.parametrize("row", EDITS.values(), ids=EDITS)
+every_network = pytest.mark.parametrize("row", [*ZOO.values(), *EDITS.values()], ids=[*ZOO, *EDITS])
 PICTURES = {name: row for name, row in ZOO.items() if not row.makes_videos}
 every_family_of_pictures = pytest.mark.parametrize("row", PICTURES.values(), ids=PICTURES)
 # Those whose texts have a mask.

@@ -79,6 +79,14 @@ ROWS = {
         FamilyKind("flux-kontext", "piflow_cli.teachers.kontext:FluxKontextFamily", TEXT, guided=INPUT, shown=True),
         FamilyKind("flux2", "piflow_cli.teachers.flux2:Flux2Family", TEXT, guided=INPUT),
         FamilyKind("flux2-klein", "piflow_cli.teachers.flux2:Flux2KleinFamily", TEXT, guided=HALVES),
+        FamilyKind("flux2-edit", "piflow_cli.teachers.flux2_edit:Flux2EditFamily", TEXT, guided=INPUT, shown=True),
+        FamilyKind(
+            "flux2-klein-edit",
+            "piflow_cli.teachers.flux2_edit:Flux2KleinEditFamily",
+            TEXT,
+            guided=HALVES,
+            shown=True,
+        ),
         FamilyKind("chroma", "piflow_cli.teachers.chroma:ChromaFamily", TEXT, guided=HALVES),
         FamilyKind(
             "longcat-image",

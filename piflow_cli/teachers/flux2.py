@@ -58,10 +58,13 @@ class Flux2Family(Flux2VaeFamily):
         return matching(model, rf"{single}|.*\.(ff|ff_context)\.linear_(in|out)|.*\.timestep_embedder\.linear_[12]")
 
     def call(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        height, width = x.shape[-2:]
-        positions = _ids((1, height // SIDE, width // SIDE, 1), x.device)
+        positions = self.positions(x, conditioning)
         words = _ids((1, 1, 1, conditioning["prompt_embeds"].shape[1]), x.device)
         return self.through(model, x, sigma, conditioning, guidance=self.scales(x), img_ids=positions, txt_ids=words)
+
+    def positions(self, x: Tensor, conditioning: Conditioning) -> Tensor:
+        """Positions (tokens, 4) of the latents ``x`` (B, C, H, W)."""
+        return grid_ids(x)
 
     def longest_conditioning(self, model: Network) -> Conditioning:
         return longest_whole(self.text_length, model.config.joint_attention_dim)
@@ -90,16 +93,7 @@ class Flux2KleinFamily(Flux2Family):
     def pipeline(self, model: Network, scheduler: Any) -> Any:
         # This one turns even the latents it returns back into those of its VAE: with plain statistics they stay what
         # they are.
-        from diffusers import AutoencoderKLFlux2
-
-        channels = self.latent_channels(model.config)
-        size = {
-            "block_out_channels": (1, 1, 1, 1),
-            "norm_num_groups": 1,
-            "layers_per_block": 1,
-            "mid_block_add_attention": False,
-        }
-        plain = AutoencoderKLFlux2(latent_channels=channels, batch_norm_eps=0.0, **size)
+        plain = plain_vae(self.latent_channels(model.config))
         return self.pipeline_class(scheduler=scheduler, vae=plain, text_encoder=None, tokenizer=None, transformer=model)
 
     def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
@@ -110,6 +104,27 @@ class Flux2KleinFamily(Flux2Family):
 
     def from_pipeline(self, latents: Tensor, rows: int, columns: int) -> Tensor:
         return latents
+
+
+def plain_vae(channels: int) -> Any:
+    """A VAE of next to no weights, whose statistics leave latents of ``channels`` what they are."""
+    from diffusers import AutoencoderKLFlux2
+
+    return AutoencoderKLFlux2(
+        latent_channels=channels,
+        batch_norm_eps=0.0,
+        block_out_channels=(1, 1, 1, 1),
+        norm_num_groups=1,
+        layers_per_block=1,
+        mid_block_add_attention=False,
+    )
+
+
+def grid_ids(x: Tensor, picture: int = 0) -> Tensor:
+    """Position (``picture``, row, column, 0) of every token of latents (B, C, H, W), (tokens, 4)."""
+    ids = _ids((1, x.shape[-2] // SIDE, x.shape[-1] // SIDE, 1), x.device)
+    ids[:, 0] = picture
+    return ids
 
 
 def _ids(shape: tuple[int, int, int, int], device: torch.device) -> Tensor:

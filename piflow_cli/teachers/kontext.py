@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .base import Conditioning, Network
-from .encoders import REFERENCE
+from .encoders import REFERENCE, named_image
 from .flux import FluxFamily
 from .packed import image_ids
 from .packing import SIDE
@@ -38,6 +38,4 @@ class FluxKontextFamily(FluxFamily):
         return {**super().asked_size(height, width), "max_area": height * width}
 
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
-        names = {REFERENCE: "image"}
-        told = super().pipeline_inputs(conditioning)
-        return {names[name] if name in names else name: value for name, value in told.items()}
+        return named_image(super().pipeline_inputs(conditioning))

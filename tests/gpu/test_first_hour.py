@@ -80,7 +80,8 @@ def test_on_a_cpu_the_parts_of_a_gpu_say_so(tmp_path: Path, capsys) -> None:
     told = ["--device", "cpu", "--output", str(tmp_path / "r.json"), "--only", "numerics", "--only", "flux2"]
     assert first_hour.main(told) == 0
     record = json.loads((tmp_path / "r.json").read_text())
-    assert states(record) == {"numerics": DONE, "step of flux2-klein": NEEDS_GPU, "step of flux2-dev": NEEDS_GPU}
+    steps = {f"step of flux2-{name}": NEEDS_GPU for name in ("klein", "dev", "klein-edit", "dev-edit")}
+    assert states(record) == {"numerics": DONE, **steps}
     assert record["machine"]["versions"]["torch"] == version("torch") and "numerics" in capsys.readouterr().out
     rows = record["parts"]["numerics"]["result"]["results"]
     assert {row["case"] for row in rows} == {case.name for case in numerics.CASES}

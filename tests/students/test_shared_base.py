@@ -7,7 +7,7 @@ import torch
 from helpers import seeded
 from tiny_students import facts, tiny_dit
 from torch import Tensor
-from zoo import GRID, RAW, ZOO, Row, conditioning, disturb, every_family, facts_of, states, student_of
+from zoo import GRID, RAW, ZOO, Row, conditioning, disturb, every_network, facts_of, states, student_of
 
 from piflow_cli.core.constants import ImitationConfig
 from piflow_cli.core.draws import draw_segments
@@ -54,7 +54,7 @@ def gradients(
     return {name: value.grad.clone() for name, value in parameters.items()}
 
 
-@every_family
+@every_network
 def test_the_teacher_is_bit_identical_before_during_and_after_training(row: Row) -> None:
     base = row.build()
     untouched = copy.deepcopy(base)
@@ -78,7 +78,7 @@ def test_the_teacher_is_bit_identical_before_during_and_after_training(row: Row)
     assert all(torch.equal(value, theirs[name]) for name, value in untouched.named_parameters())
 
 
-@every_family
+@every_network
 @pytest.mark.parametrize("policy", ["gm", "dx", "momentum"])
 def test_a_student_starts_with_the_velocity_of_its_teacher(row: Row, policy: str) -> None:
     expected = velocity(row, base := row.build())
@@ -97,7 +97,7 @@ def test_a_student_starts_with_the_velocity_of_its_teacher(row: Row, policy: str
             torch.testing.assert_close(policy_of.velocity(states(row), RAW), expected, rtol=1e-4, atol=1e-5)
 
 
-@every_family
+@every_network
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
 def test_gradients_equal_those_of_two_models(row: Row, checkpointing: bool) -> None:
     """The reference: an untouched teacher, and a student with plain peft adapters and the head for good."""
@@ -129,7 +129,7 @@ def test_gradients_equal_those_of_two_models(row: Row, checkpointing: bool) -> N
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6 * value.abs().max().item() + 1e-9)
 
 
-@every_family
+@every_network
 def test_checkpointing_recomputes_the_same_dropout(row: Row) -> None:
     found = []
     for checkpointing in (False, True):
@@ -151,7 +151,7 @@ def test_checkpointing_recomputes_the_same_dropout(row: Row) -> None:
         torch.testing.assert_close(found[1][name], value, rtol=1e-4, atol=1e-6 * value.abs().max().item() + 1e-9)
 
 
-@every_family
+@every_network
 def test_roles_leave_requires_grad_alone_and_rest_as_the_student(row: Row) -> None:
     base = row.build()
     student = student_of(row, base)
@@ -175,7 +175,7 @@ def test_roles_leave_requires_grad_alone_and_rest_as_the_student(row: Row) -> No
     assert base.training is False and {switch.role for switch in shared.switches.values()} == {"student"}
 
 
-@every_family
+@every_network
 def test_the_average_has_the_names_of_the_student_and_weights_of_its_own(row: Row) -> None:
     student = student_of(row, row.build())
     average = student.average()
@@ -207,7 +207,7 @@ def test_a_state_of_other_names_is_refused() -> None:
         student.model.load_state_dict(state)
 
 
-@every_family
+@every_network
 def test_a_base_in_bf16_keeps_what_is_trained_in_full_precision(row: Row) -> None:
     base = row.build().to(torch.bfloat16)
     student = student_of(row, base)

@@ -70,6 +70,25 @@ def test_a_run_of_edits_resumes_bit_for_bit_and_its_student_edits(cli, preset, t
         assert refused.code == 2 and "edits a picture that it is shown" in refused.err, refused.err
 
 
+@pytest.mark.parametrize("name", [name for name in EDITS if name != "flux-kontext"])
+def test_every_family_of_edits_is_distilled_and_edits(cli, name: str, tmp_path) -> None:
+    path, _ = zoo_preset(EDITS[name], tmp_path)
+    tiny_vae(name).save_pretrained(tmp_path / "base" / "vae")
+    whole = cli(*told(path, listed_edits(tmp_path / "edits"), "--iterations", "1"), "--output", str(tmp_path / "run"))
+    assert (whole.code, whole.err) == (0, ""), whole.err
+    shown = [word for seed in (20, 21) for word in ("--reference", str(picture(tmp_path / f"{seed}.png", seed)))]
+    models = {
+        "student": [str(tmp_path / "run")],
+        "teacher": ["--teacher", str(path), "--width", "96", "--height", "64"],
+    }
+    for kind, model in models.items():
+        options = ("--steps", "2", "--batch-size", "2", "--quiet", "--output", str(tmp_path / kind))
+        sampled = cli("sample", *model, "a fox", "a fox", *shown, *options)
+        assert sampled.code == 0, sampled.err
+        made = [np.asarray(Image.open(tmp_path / kind / f"000{number}-000000.png")) for number in range(2)]
+        assert made[0].shape == (64, 96, 3) and (made[0] != made[1]).any()
+
+
 @pytest.mark.parametrize("layout", [listed_edits, named_edits])
 @pytest.mark.parametrize("data_free", [True, False])
 def test_a_batch_holds_the_pictures_that_belong_to_its_texts(preset, layout, data_free: bool, tmp_path) -> None:
