@@ -257,11 +257,19 @@ def tiny_vae(few_columns: None, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture
+def small_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    """References of Qwen-Image-Edit cover 64 x 96 pixels, and not a million, in the stock pipeline too."""
+    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
+
+    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "VAE_IMAGE_SIZE", 64 * 96)
+
+
+@pytest.fixture
 def text_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts of n letters become the zoo's text of n tokens; everything around that is the real thing."""
     from types import SimpleNamespace
 
-    from zoo import ZOO
+    from zoo import EDITS, ZOO, reading
 
     from piflow_cli.teachers import families
     from piflow_cli.teachers.text_to_image import TextToImageFamily
@@ -274,4 +282,9 @@ def text_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
             kind, "encode_prompts", lambda self, used, texts, row=row: [row.encode(len(text) + 1) for text in texts]
         )
-        monkeypatch.setattr(kind, "token_counts", lambda self, used, texts: [len(text) for text in texts])
+        monkeypatch.setattr(kind, "token_counts", lambda self, used, texts, *seen: [len(text) for text in texts])
+    for row in EDITS.values():
+        kind = families()[row.family]
+        if kind.sees:
+            monkeypatch.setattr(kind, "encode_prompts", lambda self, used, *told, row=row: reading(row, *told))
+            monkeypatch.setattr(kind, "token_counts", lambda self, used, texts, *seen: [len(text) for text in texts])

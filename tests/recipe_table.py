@@ -21,7 +21,7 @@ TABLE = Path(__file__).parent.parent / "docs" / "pages" / "recipe.md"
 # They name the preset itself.
 LABELS = ("name", "summary")
 GROUPS = {
-    "FLUX.1, FLUX.1 Kontext and Qwen-Image": "(flux-dev|qwen-image)(-8nfe|-24gb|-dx|-2512)?|flux-kontext",
+    "FLUX.1, FLUX.1 Kontext and Qwen-Image": "(flux-dev|qwen-image)(-8nfe|-24gb|-dx|-2512|-edit-2511)?|flux-kontext",
     "FLUX.1 and Qwen-Image, momentum policies (ArcFlow)": "(flux-dev|qwen-image)-momentum",
     "Chroma, ERNIE-Image and Sana": "chroma|ernie-image|sana",
     "FLUX.2, Krea 2, LongCat-Image, Ovis-Image and Z-Image": "flux2-.*|krea2|(longcat|ovis)-image|z-image.*",

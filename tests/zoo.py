@@ -3,16 +3,18 @@ are conditioned on and a preset for them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 import yaml
 from helpers import seeded
+from PIL import Image
 from tiny_presets import SMALL_POLICY, SUMMARY, optimisation
 from torch import Tensor, nn
 
@@ -165,6 +167,12 @@ WAN = dict(
     in_channels=4, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
     text_dim=WIDTH, freq_dim=16, ffn_dim=48, rope_max_seq_len=32,
 )  # fmt: skip
+QWEN = dict(
+    patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+    joint_attention_dim=WIDTH, axes_dims_rope=(8, 4, 4),
+)  # fmt: skip
+
+
 # Shown a picture besides their text, they are not sampled and trained by prompts alone: their tests are their own.
 EDITS = {
     row.family: row
@@ -188,6 +196,15 @@ EDITS = {
             {"guidance_scale": 4.0},
         ),
         Row(
+            "qwen-image-edit",
+            "QwenImageTransformer2DModel",
+            {**QWEN, "zero_cond_t": True},
+            4.0,
+            "plain",
+            shown(masked_text),
+            {"true_cfg_scale": 1.0},
+        ),
+        Row(
             "flux2-klein-edit",
             "Flux2Transformer2DModel",
             flux2(False),
@@ -208,11 +225,7 @@ ZOO = {
         Row(
             "qwen-image",
             "QwenImageTransformer2DModel",
-            dict(
-                patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16,
-                num_attention_heads=2,
-                joint_attention_dim=WIDTH, axes_dims_rope=(8, 4, 4),
-            ),
+            QWEN,
             4.0,
             "plain",
             masked_text,
@@ -339,6 +352,15 @@ ZOO = {
         ),
     )
 }  # fmt: skip
+
+
+def reading(row: Row, texts: Sequence[str], pictures: Sequence[Image.Image]) -> list[dict[str, Tensor]]:
+    """What an encoder that sees makes of texts: a token a letter, as bright as the picture."""
+    found = []
+    for text, picture in zip(texts, pictures, strict=True):
+        entry = {name: value for name, value in row.encode(len(text) + 1).items() if name != REFERENCE}
+        found.append({**entry, "prompt_embeds": entry["prompt_embeds"] + np.asarray(picture).mean().item() / 255})
+    return found
 
 
 def conditioning(row: Row, lengths: tuple[int, ...] = (TEXT, 4)) -> dict[str, Tensor]:

@@ -60,7 +60,12 @@ def nearest_bucket(size: Size, buckets: Sequence[Size]) -> Size:
 
 def fit(picture: Image.Image, size: Size) -> Tensor:
     """Scale ``picture`` (RGB) until it covers ``size``, cut its centre out: (3, H, W) float32 in [-1, 1]."""
-    return _tensor(ImageOps.fit(picture, size, Image.Resampling.LANCZOS))
+    return _tensor(cut(picture, size))
+
+
+def cut(picture: Image.Image, size: Size) -> Image.Image:
+    """Scale ``picture`` until it covers ``size``, and cut its centre out."""
+    return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
 
 
 def centre_crop(picture: Image.Image, side: int) -> Tensor:

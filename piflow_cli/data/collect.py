@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from accelerate.utils import gather_object
+from PIL import Image
 
 from ..errors import UsageError
 from ..system.files import cache_folder, cache_key, replacing_file
@@ -18,7 +19,7 @@ from ..weights.cache import Cache, ShardedCache
 from ..weights.cache_kinds import IDENTITY, LATENTS, PICTURES, TEXTS
 from ..weights.shards import remove_damaged
 from ..wording import few
-from .buckets import Size, buckets_of, nearest_bucket
+from .buckets import Size, buckets_of, cut, nearest_bucket
 from .captioned import list_pictures
 from .edits import list_edits
 from .encoded import SampleKeys
@@ -44,14 +45,16 @@ class EncodedCache:
 
     def __init__(self, section: DataSection, factory: EncoderFactory) -> None:
         root = cache_folder(None if section.cache is None else Path(section.cache))
-        self.identity = dict(factory.identity)
+        self.identity, self.sees = dict(factory.identity), factory.sees
         self.folder = root / cache_key(identity=self.identity)[:16]
         # Hashes and sizes of pictures do not depend on the model.
         self.pictures = Cache(root / PICTURES)
         self.texts, self.latents = ShardedCache(self.folder / TEXTS), ShardedCache(self.folder / LATENTS)
 
-    def text_key(self, text: str) -> str:
-        return cache_key(identity=self.identity, text=text)
+    def text_key(self, text: str, seen: tuple[str, Size] | None = None) -> str:
+        """``seen``: the digest of the picture that the encoder is shown with the text, and what it is cut to."""
+        picture = {} if seen is None else {"picture": seen[0], "size": seen[1], "crop": CROP}
+        return cache_key(identity=self.identity, text=text, **picture)
 
     def latents_key(self, sha256: str, size: Size) -> str:
         return cache_key(identity=self.identity, file=sha256, size=size, crop=CROP)
@@ -88,6 +91,25 @@ class EncodedCache:
 
 
 @dataclass(frozen=True)
+class TextToEncode:
+    """A text before it is encoded, and where the encoder sees too, the picture and what it is cut to.
+
+    ``reference``: the key of that picture's latents.
+    """
+
+    text: str
+    picture: Picture | None = None
+    size: Size | None = None
+    reference: str | None = None
+
+    def seen(self) -> Image.Image | None:
+        """The picture as it is cut; raises Unreadable or OSError where there is one and it cannot be read."""
+        if self.picture is None or self.size is None:
+            return None
+        return cut(self.picture.open(), self.size)
+
+
+@dataclass(frozen=True)
 class ItemToEncode:
     """One sample before it is encoded."""
 
@@ -95,12 +117,25 @@ class ItemToEncode:
     sample: SampleKeys
     picture: Picture | None = None
     reference: Picture | None = None
+    reference_size: Size | None = None
 
     @property
     def pictures(self) -> dict[str, Picture]:
         """The pictures that are encoded, by the keys of their latents."""
         own = ((self.sample.latents, self.picture), (self.sample.reference, self.reference))
         return {key: picture for key, picture in own if key is not None and picture is not None}
+
+    def places(self, size: Size) -> dict[str, tuple[Size, Picture]]:
+        """The same with what each is cut to; ``size``: the bucket of the sample."""
+        sizes = {} if self.reference_size is None else {self.sample.reference: self.reference_size}
+        return {key: (sizes.get(key, size), picture) for key, picture in self.pictures.items()}
+
+    def told(self, size: Size) -> dict[str, TextToEncode]:
+        """The texts that are encoded, by their keys; ``size``: the bucket of the sample."""
+        if self.sample.empty is None:
+            return {self.sample.text: TextToEncode(self.text)}
+        seen = (self.reference, size, self.sample.reference)
+        return {self.sample.text: TextToEncode(self.text, *seen), self.sample.empty: TextToEncode(EMPTY, *seen)}
 
 
 @dataclass(frozen=True)
@@ -137,7 +172,7 @@ def collect(section: DataSection, data_free: bool, factory: EncoderFactory, cach
                 to_encode.items.setdefault(size, []).append(item)
         return to_encode
     if factory.shown:
-        _collect_edits(section, data_free, cache, sizes, to_encode)
+        _collect_edits(section, data_free, factory, cache, sizes, to_encode)
         return to_encode
     pictures = list_pictures(section)
     for picture, seen in zip(pictures, look_at(pictures, cache.pictures)):
@@ -156,7 +191,12 @@ def collect(section: DataSection, data_free: bool, factory: EncoderFactory, cach
 
 
 def _collect_edits(
-    section: DataSection, data_free: bool, cache: EncodedCache, sizes: Sequence[Size], to_encode: SamplesToEncode
+    section: DataSection,
+    data_free: bool,
+    factory: EncoderFactory,
+    cache: EncodedCache,
+    sizes: Sequence[Size],
+    to_encode: SamplesToEncode,
 ) -> None:
     """List the edits; both pictures of one are cut to the bucket of the target, or of the reference where none is."""
     edits = list_edits(section, data_free)
@@ -173,8 +213,12 @@ def _collect_edits(
         else:
             size = nearest_bucket(facts[-1].size, sizes)
             target = None if data_free or edit.target is None else cache.latents_key(facts[-1].sha256, size)
-            sample = SampleKeys(cache.text_key(edit.text), target, cache.latents_key(facts[0].sha256, size))
-            item = ItemToEncode(edit.text, sample, edit.target, edit.reference)
+            shown_at = factory.reference_size(size)
+            reference = cache.latents_key(facts[0].sha256, shown_at)
+            beside = (facts[0].sha256, size) if factory.sees else None
+            empty = None if beside is None else cache.text_key(EMPTY, beside)
+            sample = SampleKeys(cache.text_key(edit.text, beside), target, reference, empty)
+            item = ItemToEncode(edit.text, sample, edit.target, edit.reference, shown_at)
             to_encode.items.setdefault(size, []).append(item)
 
 

@@ -19,7 +19,16 @@ from ..teachers.encoders import EncoderFactory, Encoders, PictureEncoder
 from ..teachers.long_texts import told_of
 from ..weights.cache import ShardedCache
 from .buckets import Size, fit
-from .collect import EMPTY, UNREADABLE, EncodedCache, SamplesToEncode, SkippedPicture, collect, summary
+from .collect import (
+    EMPTY,
+    UNREADABLE,
+    EncodedCache,
+    SamplesToEncode,
+    SkippedPicture,
+    TextToEncode,
+    collect,
+    summary,
+)
 from .encoded import Bucket, EncodedData, SampleKeys
 from .picture import Picture
 from .pictures import Unreadable
@@ -36,7 +45,7 @@ PICTURES_AT_ONCE = 4
 class MissingEntries:
     """Entries that the cache lacks, by key; of pictures with the same content one is enough."""
 
-    texts: Mapping[str, str]
+    texts: Mapping[str, TextToEncode]
     pictures: Mapping[str, tuple[Size, Picture]]
 
     def share(self, accelerator: Accelerator) -> MissingEntries:
@@ -81,8 +90,8 @@ def open_encoded(
             encoders = functools.cache(
                 lambda: stack.enter_context(closing(factory.open(accelerator.device, section.offload_text_encoder)))
             )
-            _encode_texts(encoders, share.texts, cache.texts, console)
-            failed = encode_pictures(encoders, share.pictures, cache.latents, console)
+            unseen = _encode_texts(encoders, share.texts, cache.texts, console)
+            failed = unseen | encode_pictures(encoders, share.pictures, cache.latents, console)
     # Gathering is also the wait for all processes, so none may leave it out; the second scan finds what they wrote.
     failed = dict(gather_object(list(failed.items())))
     if missing.texts or missing.pictures:
@@ -95,8 +104,10 @@ def find_missing(
 ) -> MissingEntries:
     """Compare the samples to encode with what is whole in the cache, and say how many are there."""
     items = [(size, item) for size, items in to_encode.items.items() for item in items]
-    texts = {**{item.sample.text: item.text for _, item in items}, cache.text_key(EMPTY): EMPTY}
-    pictures = {key: (size, picture) for size, item in items for key, picture in item.pictures.items()}
+    texts = {key: text for size, item in items for key, text in item.told(size).items()}
+    if not cache.sees:
+        texts[cache.text_key(EMPTY)] = TextToEncode(EMPTY)
+    pictures = {key: place for size, item in items for key, place in item.places(size).items()}
     cache.check(texts, pictures, accelerator, console)
     missing = MissingEntries(
         {key: text for key, text in texts.items() if key not in cache.texts},
@@ -117,17 +128,36 @@ def counted(name: str, held: ShardedCache, wanted: int, absent: int) -> str:
 
 
 def _encode_texts(
-    encoders: Callable[[], Encoders], texts: Mapping[str, str], cache: ShardedCache, console: Console
-) -> None:
-    keys = list(texts)
+    encoders: Callable[[], Encoders], texts: Mapping[str, TextToEncode], cache: ShardedCache, console: Console
+) -> dict[str, str]:
+    """Put the conditioning of texts into the cache.
+
+    Returns, by the key of its latents, what the decoder said of pictures that were to be seen with a text.
+    """
+    keys, failed = list(texts), {}
     with console.progress(len(keys), description="encoding text") as bar, cache.writer() as writer:
         for start in range(0, len(keys), TEXTS_AT_ONCE):
-            chosen = keys[start : start + TEXTS_AT_ONCE]
-            told = [texts[key] for key in chosen]
-            notes = encoders().long_texts(told)
-            for key, text, entry in zip(chosen, told, encoders().encode_text(told), strict=True):
+            part = {key: texts[key] for key in keys[start : start + TEXTS_AT_ONCE]}
+            seen = dict(_seen(part, failed))
+            told = [texts[key].text for key in seen]
+            pictures = [picture for picture in seen.values() if picture is not None]
+            given = (told, pictures) if pictures else (told,)
+            notes = encoders().long_texts(*given) if seen else {}
+            entries = encoders().encode_text(*given) if seen else []
+            for key, text, entry in zip(seen, told, entries, strict=True):
                 writer.add(key, entry, f"the text {text!r:.60}", notes.get(text))
-            bar.update(len(chosen))
+            bar.update(len(part))
+    return failed
+
+
+def _seen(texts: Mapping[str, TextToEncode], failed: dict[str, str]) -> Iterator[tuple[str, Image.Image | None]]:
+    """The keys of ``texts``, each with the picture that is seen with it; those of unreadable ones are left out."""
+    for key, text in texts.items():
+        try:
+            yield key, text.seen()
+        except (OSError, Unreadable) as error:
+            assert text.reference is not None, "a picture that is seen is a reference"
+            failed[text.reference] = str(error)
 
 
 def encode_pictures(

@@ -16,11 +16,15 @@ from .batches import Batch, bucket_batch, draw_latents
 
 @dataclass(frozen=True)
 class SampleKeys:
-    """Cache keys of a text, and of the latents of a picture and of a reference where there is one."""
+    """Cache keys of a text, and of the latents of a picture and of a reference where there is one.
+
+    ``empty``: of the empty text, where its encoder sees the reference too.
+    """
 
     text: str
     latents: str | None = None
     reference: str | None = None
+    empty: str | None = None
 
     @property
     def told(self) -> tuple[str | None, ...]:
@@ -64,7 +68,8 @@ class EncodedData:
         samples = [bucket.samples[index] for index in chosen.tolist()]
         conditioning = collate([self.texts[sample.text] for sample in samples])
         if self.negative is not None:
-            conditioning = with_negative(conditioning, collate([self.texts[self.negative]] * size))
+            empty = [self.negative if sample.empty is None else sample.empty for sample in samples]
+            conditioning = with_negative(conditioning, collate([self.texts[key] for key in empty]))
         references = [self.latents[sample.reference]["mean"] for sample in samples if sample.reference is not None]
         if references:
             # Stock pipelines show the network the mode of the posterior.

@@ -156,8 +156,8 @@ def fixed_inputs(student: Student) -> Inputs:
         frames = None if family.frame_step is None else 1 + family.frame_step
         side = SIDE * family.vae_factor
         shape = family.latent_shape(model.config, (side, side), frames)
-        for name in family.longest_reference(shape):
-            conditioning[name] = torch.randn(batch, *shape, generator=generator).to(root(model).dtype)
+        for name, value in family.longest_reference(shape).items():
+            conditioning[name] = torch.randn(batch, *value.shape[1:], generator=generator).to(root(model).dtype)
     x = torch.randn(batch, *shape, generator=generator)
     device = next(root(model).parameters()).device
     conditioning = {name: value.to(device) for name, value in conditioning.items()}

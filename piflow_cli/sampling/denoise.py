@@ -138,6 +138,8 @@ def sample_by_pipeline(
     With ``negative_`` entries in ``conditioning`` the pipeline applies guidance itself, which no policy can take.
     Errors are those of :func:`denoise`.
     """
+    if family.one_at_a_time and len(x) > 1:
+        return _one_by_one(family, pipeline, x, conditioning, steps)
     noise = family.to_pipeline(x)
     with _explained():
         # Of pictures or of videos, by the names of their kinds.
@@ -149,6 +151,18 @@ def sample_by_pipeline(
             output_type="latent",
         )[0]
     return _finite(family.from_pipeline(latents, *x.shape[-2:]))
+
+
+def _one_by_one(family: TextToImageFamily, pipeline: Any, x: Tensor, conditioning: Conditioning, steps: int) -> Tensor:
+    """What :func:`sample_by_pipeline` makes of each sample by a call of its own."""
+    scheduler, made = pipeline.scheduler, []
+    generators = scheduler.generator if isinstance(scheduler, PolicyScheduler) else None
+    for row in range(len(x)):
+        if isinstance(generators, list):
+            scheduler.generator = [generators[row]]
+        told = {name: value[row : row + 1] for name, value in conditioning.items()}
+        made.append(sample_by_pipeline(family, pipeline, x[row : row + 1], told, steps))
+    return torch.cat(made)
 
 
 @contextmanager

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..core.parameterisations.vp import BETAS, VariancePreserving
 from ..core.tensors import to_device
-from ..data.buckets import fit
+from ..data.buckets import cut, fit
 from ..data.pictures import open_picture
 from ..errors import UsageError
 from ..presets.choices import BITSANDBYTES
@@ -47,6 +48,8 @@ TEXT_BATCH = 1
 # Every size of picture compiles the blocks again, and Z-Image has several kinds of them.
 RECOMPILATIONS = 64
 EMPTY = ""
+# A text, and where the text encoder sees too, the path of the picture and the size that it is cut to.
+Place = tuple[str, str | None, tuple[int, int] | None]
 PIPELINE = "name the folder or Hub id of a whole pipeline: --base PATH"
 
 
@@ -131,16 +134,16 @@ def text_teacher_sampler(
 class EncodedPrompts:
     """What samplers of students and teachers share: image specs, their encoded prompts, and the folder of the VAE.
 
-    ``texts``: conditioning of each prompt of this process, in the dtype that the network computes in. ``guided``: the
-    pipeline also asks for the empty prompt. ``console``: says what is left out. ``references``: latents of the pictures
-    that are edited.
+    ``texts``: conditioning of each prompt of this process, by its :data:`Place`, in the dtype that the network
+    computes in. ``guided``: the pipeline also asks for the empty prompt. ``console``: says what is left out.
+    ``references``: latents of the pictures that are edited.
     """
 
     request: SampleRequest
     family: TextToImageFamily
     folder: Path
     specs: tuple[ImageSpec, ...]
-    texts: Mapping[str, Mapping[str, Tensor]]
+    texts: Mapping[Place, Mapping[str, Tensor]]
     precision: str
     guided: bool
     device: torch.device
@@ -185,13 +188,15 @@ class EncodedPrompts:
         console.say(f"encoding {len(prompts)} prompt{'s' if len(prompts) != 1 else ''}")
         encoders = StockEncoders(family, folder, device, offload=request.offload in LAYERWISE)
         mine = processes.share(list(batches(specs, TEXT_BATCH if request.batch_size is None else request.batch_size)))
-        own = {spec.text for part in mine for spec in part} | {EMPTY}
+        own, dtype = [spec for part in mine for spec in part], COMPUTED_IN[precision]
         texts = {
-            text: _in_dtype(encoders.encode_text([text])[0], COMPUTED_IN[precision]) for text in prompts if text in own
+            place: _in_dtype(encoders.encode_text([place[0]], _seen([place]))[0], dtype)
+            for place in _places(family, own, guided)
         }
-        if long := encoders.long_texts(list(prompts)):
+        places = _places(family, specs, guided)
+        if long := encoders.long_texts([text for text, *_ in places], _seen(places)):
             console.warn(told_of(long, len(prompts) - guided))
-        references = _references(encoders, [spec for part in mine for spec in part], COMPUTED_IN[precision])
+        references = _references(encoders, own, family, dtype)
         encoders.close()
         return cls(request, family, folder, specs, texts, precision, guided, device, console, references)
 
@@ -229,16 +234,39 @@ class EncodedPrompts:
 
     def conditioning(self, specs: Sequence[ImageSpec]) -> dict[str, Tensor]:
         """The conditioning of a batch, in host memory; ``negative_`` entries where the pipeline guides."""
-        batch = collate([self.texts[spec.text] for spec in specs])
+        batch = collate([self.texts[_place_of(self.family, spec, spec.text)] for spec in specs])
         if self.guided:
-            batch = with_negative(batch, collate([self.texts[EMPTY]] * len(specs)))
+            empty = [self.texts[_place_of(self.family, spec, EMPTY)] for spec in specs]
+            batch = with_negative(batch, collate(empty))
         if self.family.shown:
             batch[REFERENCE] = torch.stack([self.references[spec] for spec in specs])
         return batch
 
 
-def _references(encoders: StockEncoders, specs: Sequence[ImageSpec], dtype: torch.dtype) -> dict[ImageSpec, Tensor]:
-    """Latents (C, h, w) of the pictures that ``specs`` edit, cut to their sizes; each picture is encoded once."""
+def _place_of(family: TextToImageFamily, spec: ImageSpec, text: str) -> Place:
+    """What an encoder makes of ``text`` for ``spec`` depends on: itself, and what it sees with it."""
+    return (text, spec.reference, spec.size) if family.sees else (text, None, None)
+
+
+def _places(family: TextToImageFamily, specs: Sequence[ImageSpec], guided: bool) -> list[Place]:
+    """The places of the texts of ``specs``, and of the empty ones where the pipeline is ``guided``, each once."""
+    empty = [_place_of(family, spec, EMPTY) for spec in specs] if guided else []
+    return list(dict.fromkeys([*(_place_of(family, spec, spec.text) for spec in specs), *empty]))
+
+
+def _seen(places: Sequence[Place]) -> list[Image.Image]:
+    """What an encoder that sees is shown with the texts at ``places``, cut as training cuts it."""
+    return [
+        cut(open_picture(Path(reference).read_bytes()), size)
+        for _, reference, size in places
+        if reference is not None and size is not None
+    ]
+
+
+def _references(
+    encoders: StockEncoders, specs: Sequence[ImageSpec], family: TextToImageFamily, dtype: torch.dtype
+) -> dict[ImageSpec, Tensor]:
+    """Latents (C, h, w) of the pictures that ``specs`` edit, each at its reference's size, and encoded once."""
     encoded: dict[tuple[str, tuple[int, int]], Tensor] = {}
     found: dict[ImageSpec, Tensor] = {}
     for spec in specs:
@@ -246,7 +274,8 @@ def _references(encoders: StockEncoders, specs: Sequence[ImageSpec], dtype: torc
             continue
         place = (spec.reference, spec.size)
         if place not in encoded:
-            mean, _ = encoders.encode_images(fit(open_picture(Path(spec.reference).read_bytes()), spec.size)[None])
+            shown = fit(open_picture(Path(spec.reference).read_bytes()), family.reference_size(spec.size))
+            mean, _ = encoders.encode_images(shown[None])
             encoded[place] = mean[0].to(dtype)
         found[spec] = encoded[place]
     return found

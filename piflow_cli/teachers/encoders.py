@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 NEGATIVE_PREFIX = "negative_"
@@ -53,14 +54,14 @@ class Encoders(PictureEncoder, Protocol):
     captions are cached need no text encoder.
     """
 
-    def encode_text(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
+    def encode_text(self, texts: Sequence[str], pictures: Sequence[Image] = ()) -> list[dict[str, Tensor]]:
         """Conditioning of each text, on the CPU and without a batch axis, in the dtype of the cache.
 
         The first axis of an entry may differ in length between texts; an entry that marks real positions tells the
-        count.
+        count. ``pictures``: what an encoder that sees is shown with each text.
         """
 
-    def long_texts(self, texts: Sequence[str]) -> dict[str, str]:
+    def long_texts(self, texts: Sequence[str], pictures: Sequence[Image] = ()) -> dict[str, str]:
         """Those of ``texts`` that the encoder cuts, each with a note on how much of it is read."""
 
 
@@ -72,7 +73,8 @@ class EncoderFactory:
     it is part of every cache key. ``latent_channels`` C; ``downsampling``: pixels a latent position spans, each way;
     ``size_multiple``: the number of pixels that width and height of a picture must be multiples of. ``open`` gives the
     encoders for a device; the second argument says whether those of text wait in the CPU's memory, layer by layer.
-    ``shown``: the network is shown a reference picture too.
+    ``shown``: the network is shown a reference picture too, of the ``reference_size`` of the size of what is made;
+    ``sees``: so is the text encoder, with each text and with the empty one.
     ``frame_step``: frames of a video that share a latent position, but the first, which has its own; None: of pictures.
     """
 
@@ -83,6 +85,8 @@ class EncoderFactory:
     open: Callable[[torch.device, bool], Any]
     shown: bool = False
     frame_step: int | None = None
+    sees: bool = False
+    reference_size: Callable[[tuple[int, int]], tuple[int, int]] = lambda size: size
 
     def latent_shape(self, width: int, height: int, frames: int | None = None) -> tuple[int, ...]:
         """Shape (C, *S) of the latents of ``width`` x ``height`` pixels: a picture, or a video of ``frames``."""

@@ -51,11 +51,14 @@ class QwenImageFamily(QwenVaeFamily):
         return [name for name in found if not name.startswith(last)]
 
     def call(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        height, width = x.shape[-2:]
-        shapes = [[(1, height // SIDE, width // SIDE)]] * x.shape[0]
+        shapes = [self.shapes(x, conditioning)] * x.shape[0]
         # Under a mask attention has no fast kernel, and texts of one length have nothing to mask.
         mask = None if conditioning[MASK].all() else to_device(conditioning[MASK], x.device)
         return self.through(model, x, sigma, conditioning, encoder_hidden_states_mask=mask, img_shapes=shapes)
+
+    def shapes(self, x: Tensor, conditioning: Conditioning) -> list[tuple[int, int, int]]:
+        """Frames, rows and columns of tokens of each picture that the network is given with a state (B, C, H, W)."""
+        return [(1, x.shape[-2] // SIDE, x.shape[-1] // SIDE)]
 
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
         device = conditioning["prompt_embeds"].device

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from .base import Network
@@ -30,16 +31,19 @@ class StockEncoders:
         self._vae: Network | None = None
 
     @torch.no_grad()
-    def encode_text(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
+    def encode_text(self, texts: Sequence[str], pictures: Sequence[Image] = ()) -> list[dict[str, Tensor]]:
         with hushed():
-            encoded = self.family.encode_prompts(self._texts(), texts)
+            encoded = self.family.encode_prompts(self._texts(), texts, *self._seen(pictures))
         return [{name: value.cpu() for name, value in text.items()} for text in encoded]
 
-    def long_texts(self, texts: Sequence[str]) -> dict[str, str]:
+    def long_texts(self, texts: Sequence[str], pictures: Sequence[Image] = ()) -> dict[str, str]:
         with hushed():
-            counts = self.family.token_counts(self._texts(), texts)
+            counts = self.family.token_counts(self._texts(), texts, *self._seen(pictures))
         notes = ((text, length_note(count, self.family.text_length)) for text, count in zip(texts, counts, strict=True))
         return {text: note for text, note in notes if note is not None}
+
+    def _seen(self, pictures: Sequence[Image]) -> tuple[Sequence[Image], ...]:
+        return (pictures,) if self.family.sees else ()
 
     def _texts(self) -> Any:
         """The pipeline with its text encoders, loaded at the first call."""

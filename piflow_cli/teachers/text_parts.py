@@ -12,14 +12,13 @@ from .loading import load_text_encoder
 
 
 def missing_parts(folder: Path) -> list[str]:
-    """The index, text encoders and tokenizers of a pipeline that ``folder`` lacks."""
+    """The index, text encoders, tokenizers and processor of a pipeline that ``folder`` lacks."""
     index = folder / "model_index.json"
     if not index.is_file():
         return [name for name in ("model_index.json", "text_encoder") if not (folder / name).exists()]
     parts = json.loads(index.read_text(encoding="utf-8"))
-    texts = [
-        name for name, value in parts.items() if name.startswith(("text_encoder", "tokenizer")) and value[0] is not None
-    ]
+    kinds = ("text_encoder", "tokenizer", "processor")
+    texts = [name for name, value in parts.items() if name.startswith(kinds) and value[0] is not None]
     return [name for name in texts or ["text_encoder"] if not (folder / name).is_dir()]
 
 

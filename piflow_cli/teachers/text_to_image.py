@@ -39,6 +39,9 @@ class TextToImageFamily(TeacherFamily):
 
     ``left_out``: parts of the pipeline that write other texts, which are not read here.
 
+    ``sees``: its text encoders are shown the reference picture too: ``encode_prompts`` and ``token_counts`` take the
+    pictures of the texts besides. ``one_at_a_time``: its stock pipeline makes a single sample a call.
+
     ``token_positions``: latent positions per token where the pipeline packs latents, None where the model does.
     ``text_length``: tokens that a prompt is cut to. ``vae_factor``: pixels a latent position spans, each way. Both are
     those of the published bases, until :meth:`sized_by` has seen another. ``length_from``: the tokenizer whose own
@@ -50,6 +53,8 @@ class TextToImageFamily(TeacherFamily):
     casts_noise: ClassVar[bool] = True
     pipeline_options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     left_out: ClassVar[tuple[str, ...]] = ()
+    sees: ClassVar[bool] = False
+    one_at_a_time: ClassVar[bool] = False
     token_positions: ClassVar[int | None]
     text_length: int
     length_from: ClassVar[str | None] = None
@@ -129,9 +134,18 @@ class TextToImageFamily(TeacherFamily):
         """Whether its networks are shown a reference picture too: :data:`~.encoders.REFERENCE` of the conditioning."""
         return shown_a_picture(self.name)
 
+    def reference_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height at which the reference is encoded of what is made at ``size``."""
+        return size
+
     def longest_reference(self, shape: Sequence[int]) -> Conditioning:
         """Shape of the reference of one sample, where there is one; ``shape`` (C, h, w): of its state."""
-        return {REFERENCE: torch.empty(1, *shape, device="meta")} if self.shown else {}
+        if not self.shown:
+            return {}
+        channels, *sides = shape
+        width, height = self.reference_size((sides[1] * self.vae_factor, sides[0] * self.vae_factor))
+        rows, columns = height // self.vae_factor, width // self.vae_factor
+        return {REFERENCE: torch.empty(1, channels, rows, columns, device="meta")}
 
     @abstractmethod
     def latent_channels(self, config: Mapping[str, Any]) -> int:
@@ -163,6 +177,8 @@ class TextToImageFamily(TeacherFamily):
             size_multiple=sized.size_multiple,
             shown=self.shown,
             frame_step=sized.frame_step,
+            sees=self.sees,
+            reference_size=sized.reference_size,
             open=lambda device, offload: StockEncoders(
                 sized, locate(section.base, section.revision, ENCODERS), device, offload
             ),

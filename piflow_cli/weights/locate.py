@@ -29,7 +29,7 @@ NETWORK = (
     *(f"{name}/*" for name in COMPONENTS),
 )
 CONFIGS = ("*config.json", "*model_index.json")
-ENCODERS = ("model_index.json", "text_encoder*", "tokenizer*", "scheduler/*", "vae/*")
+ENCODERS = ("model_index.json", "text_encoder*", "tokenizer*", "processor/*", "scheduler/*", "vae/*")
 
 _HUB_ID = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/(?P<inside>.+))?")
 

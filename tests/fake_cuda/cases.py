@@ -47,7 +47,7 @@ PRESETS = {
     "digits": 4, "imagenet-fm": 9, "imagenet-repa": 14, "imagenet-repa-2nfe": 6, "flux-dev": 120, "flux-dev-8nfe": 52,
     "flux-dev-dx": 22, "flux-dev-momentum": 19, "flux2-dev": 24, "flux2-klein": 16, "flux2-dev-edit": 30,
     "flux2-klein-edit": 20, "qwen-image": 135,
-    "qwen-image-dx": 35, "qwen-image-momentum": 35, "qwen-image-2512": 135, "krea2": 60,
+    "qwen-image-dx": 35, "qwen-image-momentum": 35, "qwen-image-2512": 135, "qwen-image-edit-2511": 180, "krea2": 60,
     "chroma": 70, "ernie-image": 60, "flux-kontext": 150,
     "longcat-image": 30, "ovis-image": 30, "z-image": 20, "z-image-turbo": 15,
     "sd15": 25, "sdxl": 60, "sd35": 60, "sana": 30, "imagenet-dit": 9, "wan21-1.3b": 60,

@@ -31,12 +31,13 @@ def picture_of(session: Session, family: TextToImageFamily, steps: int, offload:
     if offload != "none":
         model.to("cpu")
     texts = {name: value[0] for name, value in batch.conditioning.items() if not name.startswith("negative_")}
+    texts = {name: value.bfloat16() if value.is_floating_point() else value for name, value in texts.items()}
     encoded = EncodedPrompts(
         SampleRequest(output=Path(), prompts=(PROMPT,), offload=offload),  # ty: ignore
         family,
         Path(),
         (spec,),
-        {PROMPT: {name: value.bfloat16() if value.is_floating_point() else value for name, value in texts.items()}},
+        {(PROMPT, None, None): texts},
         "bf16",
         False,
         torch.device("cuda"),

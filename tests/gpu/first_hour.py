@@ -72,6 +72,7 @@ PARTS = (
     step("krea2"),
     step("chroma"),
     step("flux-kontext"),
+    step("qwen-image-edit-2511"),
     step("ernie-image"),
     step("longcat-image"),
     step("ovis-image"),

@@ -80,6 +80,7 @@ CASES = (
             "qwen-image",
             "qwen-image-24gb",
             "qwen-image-2512",
+            "qwen-image-edit-2511",
             "krea2",
             "longcat-image",
             "ovis-image",

@@ -1,12 +1,11 @@
 """FLUX.1 Kontext against its stock pipeline: packing, positions, time, sign, the picture it is shown."""
 
 import diffusers
-import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from edit_data import PICTURE, euler
 from exports import export
-from PIL import Image
 from tiny_vae import tiny_vae
 from torch import Tensor, nn
 from zoo import EDITS, RAW, conditioning, disturb, states, student_of
@@ -43,15 +42,6 @@ def edited(model: nn.Module, scheduler, x: Tensor, steps: int, told: dict[str, T
     return pipeline._unpack_latents(latents, height, width, 8)
 
 
-def euler(steps: int) -> FlowMatchEulerDiscreteScheduler:
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=2.0)
-    set_timesteps = scheduler.set_timesteps
-    scheduler.set_timesteps = lambda *given, sigmas=None, mu=None, device=None: set_timesteps(
-        sigmas=np.linspace(1, 1 / steps, steps), device=device
-    )
-    return scheduler
-
-
 def test_the_stock_pipeline_agrees_on_the_teachers_velocity() -> None:
     model, x, told = ROW.build(), states(), conditioning(ROW)
     theirs = edited(model, euler(3), x, 3, told, told[REFERENCE])
@@ -72,12 +62,11 @@ def test_the_stock_pipeline_samples_what_we_sample(policy: str) -> None:
 
 
 def test_a_picture_is_shown_as_the_stock_pipeline_encodes_it() -> None:
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))
     model, x = ROW.build(), states(batch=1)
     told = {name: value[:1] for name, value in conditioning(ROW).items()}
     with torch.no_grad():
-        told[REFERENCE], _ = FAMILY.encode_images(tiny_vae("flux-kontext"), fit(picture, picture.size)[None])
-    theirs = edited(model, euler(2), x, 2, told, picture)
+        told[REFERENCE], _ = FAMILY.encode_images(tiny_vae("flux-kontext"), fit(PICTURE, PICTURE.size)[None])
+    theirs = edited(model, euler(2), x, 2, told, PICTURE)
     torch.testing.assert_close(sample_teacher(FAMILY, model, x, told, 2, 2.0, Guidance()), theirs, rtol=1e-4, atol=1e-4)
 
 

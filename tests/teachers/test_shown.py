@@ -1,28 +1,27 @@
 """Families that are shown a picture against their stock pipelines, which encode it: packing, positions, time, sign."""
 
 import diffusers
-import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from edit_data import PICTURE, SIZE, euler
 from exports import export
-from PIL import Image
 from tiny_vae import tiny_vae
 from torch import Tensor, nn
 from zoo import EDITS, RAW, Row, conditioning, disturb, states, student_of
 
-from piflow_cli.core.guidance import Guidance
+from piflow_cli.core.guidance import Guidance, Renormalisation
 from piflow_cli.data.buckets import fit
+from piflow_cli.presets.families import renormalised_by
 from piflow_cli.sampling.denoise import sample_by_pipeline, sample_student, sample_teacher
 from piflow_cli.students.shared_base import root
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.encoders import NEGATIVE_PREFIX, REFERENCE
 
+pytestmark = pytest.mark.usefixtures("small_references")
 # FLUX.1 Kontext takes latents too, and has tests of its own.
 ROWS = {name: row for name, row in EDITS.items() if name != "flux-kontext"}
 every_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
-SIZE = (96, 64)
-PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))
 
 
 def told_of(row: Row, guided: bool = False) -> dict[str, Tensor]:
@@ -58,19 +57,12 @@ def edited(row: Row, model: nn.Module, scheduler, x: Tensor, steps: int, told: d
     return family.from_pipeline(latents, *x.shape[-2:])
 
 
-def euler(steps: int) -> FlowMatchEulerDiscreteScheduler:
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=2.0)
-    set_timesteps = scheduler.set_timesteps
-    scheduler.set_timesteps = lambda *given, sigmas=None, mu=None, device=None: set_timesteps(
-        sigmas=np.linspace(1, 1 / steps, steps), device=device
-    )
-    return scheduler
-
-
 @every_row
 def test_the_stock_pipeline_agrees_on_the_teachers_velocity(row: Row) -> None:
     family, model, x, told = family_of(row.family, row.guidance), row.build(), states(batch=1), told_of(row, True)
-    guidance = Guidance() if row.guidance_mode == "embedded" else Guidance(row.guidance)
+    own = renormalised_by(row.family)
+    length = None if own is None else Renormalisation(*own)
+    guidance = Guidance() if row.guidance_mode == "embedded" else Guidance(row.guidance, renormalised=length)
     ours = sample_teacher(family, model, x, told, 3, 2.0, guidance)
     torch.testing.assert_close(ours, edited(row, model, euler(3), x, 3, told), rtol=1e-4, atol=1e-4)
     other = sample_teacher(family, model, x, {**told, REFERENCE: -told[REFERENCE]}, 3, 2.0, guidance)

@@ -20,7 +20,7 @@ from piflow_cli.teachers import family_of
 from piflow_cli.teachers.encoders import REFERENCE
 from piflow_cli.training import loop, run
 
-pytestmark = pytest.mark.usefixtures("text_encoders")
+pytestmark = pytest.mark.usefixtures("text_encoders", "small_references")
 SIZES = ["--set", "data.sizes=[[96,64],[64,64]]"]
 
 
@@ -29,6 +29,17 @@ def preset(tmp_path) -> Path:
     path, _ = zoo_preset(EDITS["flux-kontext"], tmp_path)
     tiny_vae("flux-kontext").save_pretrained(tmp_path / "base" / "vae")
     return path
+
+
+class Heard(Console):
+    """Remembers what it is to say."""
+
+    def __init__(self, said: list[str]) -> None:
+        super().__init__(quiet=True)
+        self.heard = said
+
+    def say(self, text: str) -> None:
+        self.heard.append(text)
 
 
 def told(preset: Path, folder: Path, *more: str) -> list[str]:
@@ -104,6 +115,27 @@ def test_a_batch_holds_the_pictures_that_belong_to_its_texts(preset, layout, dat
         with torch.no_grad():
             expected, _ = family.encode_images(vae, fit(shown, (96, 64))[None])
         torch.testing.assert_close(reference, expected[0], rtol=1e-4, atol=1e-5)
+
+
+def test_an_encoder_that_sees_reads_each_text_beside_its_own_picture(tmp_path) -> None:
+    """Texts of one length differ by the pictures alone, and so do the empty ones."""
+    path, _ = zoo_preset(row := EDITS["qwen-image-edit"], tmp_path)
+    tiny_vae(row.family).save_pretrained(tmp_path / "base" / "vae")
+    folder = listed_edits(tmp_path / "edits")
+    for number in range(3):
+        Image.new("RGB", (96, 64), 3 * (80 * number,)).save(folder / "before" / f"{number}.png")
+    given = [f"data.cache={tmp_path / 'cache'}", SIZES[1], "imitation.data_free=true"]
+    asked = resolve(path, None, given, {"data.captioned": str(folder)})
+    said: list[str] = []
+    for _ in range(2):
+        data = run.open_session(asked, tmp_path / "out", "cpu", Heard(said)).data
+    assert any("text embeddings: 6 found" in line for line in said), said
+    batch = data.batch(0, 0, 3)
+    for index, text in enumerate(batch.texts):
+        bright = TEXTS.index(text) * 80 / 255
+        for name, length in (("prompt_embeds", len(text) + 1), ("negative_prompt_embeds", 1)):
+            expected = row.encode(length)["prompt_embeds"] + bright
+            torch.testing.assert_close(batch.conditioning[name][index, :length], expected)
 
 
 def spoiled(folder: Path, *rows: dict) -> Path:

@@ -215,8 +215,9 @@ def disk_of(outline: Outline, local: LocalSamples | None) -> dict[str, Bytes]:
         picture = 2 * WIDE * prod(state_shape(preset, outline.student))
         disk["cache, each picture"] = Bytes(picture)
     if local is not None:
-        # The empty text is always among them.
-        disk["cache, in all, at most"] = Bytes(text * len({*local.texts, EMPTY}) + encoded * picture * local.pictures)
+        # The empty text is always among them; an encoder that sees reads it beside each picture.
+        texts = 2 * local.pictures if family.sees else len({*local.texts, EMPTY})
+        disk["cache, in all, at most"] = Bytes(text * texts + encoded * picture * local.pictures)
     return disk
 
 
