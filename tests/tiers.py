@@ -55,7 +55,7 @@ def _families(item: pytest.Item) -> set[str]:
     if zoo is None or call is None:
         return set()
     named = (getattr(value, "family", value) for value in call.params.values())
-    return {name for name in named if isinstance(name, str) and name in zoo.ZOO}
+    return {name for name in named if isinstance(name, str) and name in {**zoo.ZOO, **zoo.EDITS}}
 
 
 def main(timed: Path) -> None:
