@@ -138,6 +138,19 @@ def test_an_encoder_that_sees_reads_each_text_beside_its_own_picture(tmp_path) -
             torch.testing.assert_close(batch.conditioning[name][index, :length], expected)
 
 
+@pytest.mark.parametrize("name", ["flux2-edit", "qwen-image-edit"])
+def test_an_edit_whose_reference_is_cut_short_is_left_out(name: str, tmp_path) -> None:
+    path, _ = zoo_preset(EDITS[name], tmp_path)
+    tiny_vae(name).save_pretrained(tmp_path / "base" / "vae")
+    folder = listed_edits(tmp_path / "edits")
+    whole = folder / "before" / "0.png"
+    whole.write_bytes(whole.read_bytes()[:5000])
+    given = [f"data.cache={tmp_path / 'cache'}", SIZES[1], "imitation.data_free=true"]
+    asked = resolve(path, None, given, {"data.captioned": str(folder)})
+    data = run.open_session(asked, tmp_path / "out", "cpu", Console(quiet=True)).data
+    assert data.left_out == 1 and set(data.batch(0, 0, 2).texts) == set(TEXTS[1:])
+
+
 def spoiled(folder: Path, *rows: dict) -> Path:
     (listed_edits(folder) / "metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return folder
