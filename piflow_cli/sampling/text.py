@@ -14,7 +14,6 @@ from torch import Tensor
 from ..core.parameterisations.vp import BETAS, VariancePreserving
 from ..core.tensors import to_device
 from ..data.buckets import cut, fit
-from ..data.pictures import open_picture
 from ..errors import UsageError
 from ..presets.choices import BITSANDBYTES
 from ..presets.families import renormalised_by
@@ -37,7 +36,7 @@ from ..weights.locate import CONFIGS, ENCODERS, locate
 from ..weights.quantisation import COMPUTED_IN, check_precision, store_in_fp8
 from .denoise import sample_by_pipeline, seeded_generators, seeded_noise
 from .request import LAYERWISE, ImageSpec, Sampler, SampleRequest, batches
-from .text_specs import UsualSize, sizes_of, specs_of, usual_sizes
+from .text_specs import UsualSize, opened_reference, sizes_of, specs_of, usual_sizes
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -257,7 +256,7 @@ def _places(family: TextToImageFamily, specs: Sequence[ImageSpec], guided: bool)
 def _seen(places: Sequence[Place]) -> list[Image.Image]:
     """What an encoder that sees is shown with the texts at ``places``, cut as training cuts it."""
     return [
-        cut(open_picture(Path(reference).read_bytes()), size)
+        cut(opened_reference(reference), size)
         for _, reference, size in places
         if reference is not None and size is not None
     ]
@@ -274,7 +273,7 @@ def _references(
             continue
         place = (spec.reference, spec.size)
         if place not in encoded:
-            shown = fit(open_picture(Path(spec.reference).read_bytes()), family.reference_size(spec.size))
+            shown = fit(opened_reference(spec.reference), family.reference_size(spec.size))
             mean, _ = encoders.encode_images(shown[None])
             encoded[place] = mean[0].to(dtype)
         found[spec] = encoded[place]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from PIL import Image
 
 from ..data.buckets import buckets_of, nearest_bucket
-from ..data.pictures import Unreadable, upright_size
+from ..data.pictures import Unreadable, open_picture, upright_size
 from ..data.prompts import Prompt, read_prompts
 from ..errors import RunError, UsageError
 from ..errors.table import INSTALL_HINTS
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from ..presets.schema import DataSection
     from ..students.open import FoundStudent, LoadedStudent
     from ..teachers.text_to_image import TextToImageFamily
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -189,8 +193,17 @@ def _nearest(size: Size, usual: Sequence[UsualSize]) -> UsualSize:
 
 
 def _size_of_picture(path: str) -> Size:
+    return _read(path, upright_size)
+
+
+def opened_reference(path: str) -> Image.Image:
+    """The picture at ``path``, as it is edited; raises UsageError where it cannot be read."""
+    return _read(path, open_picture)
+
+
+def _read(path: str, reading: Callable[[bytes], T]) -> T:
     try:
-        return upright_size(Path(path).read_bytes())
+        return reading(Path(path).read_bytes())
     except (OSError, Unreadable) as error:
         raise UsageError(
             f"--reference {path} cannot be read: {error}", "name another picture: --reference PICTURE"

@@ -210,6 +210,8 @@ def test_what_is_for_other_teachers_is_refused(cli, preset, tmp_path) -> None:
         ("flux-kontext", ["good.png"] * 3, "3 pictures are given to edit, for 2 prompts"),
         ("flux-kontext", ["no.png"], "no.png: there is no such file"),
         ("flux-kontext", ["bad.png"], "bad.png cannot be read: not a picture"),
+        ("flux-kontext", ["short.png"], "short.png cannot be read: "),
+        ("qwen-image-edit", ["short.png"], "short.png cannot be read: "),
         ("flux", ["good.png"], "the model is told a text alone, and edits no picture"),
     ],
 )
@@ -218,6 +220,7 @@ def test_pictures_to_edit_fit_the_model(cli, family: str, given: list[str], mess
     tiny_vae(family).save_pretrained(tmp_path / "base" / "vae")
     picture(tmp_path / "good.png", 0)
     (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "short.png").write_bytes((tmp_path / "good.png").read_bytes()[:5000])
     shown = [word for name in given for word in ("--reference", str(tmp_path / name))]
     refused = cli(
         "sample", "--teacher", str(path), "a fox", "a cat", *shown, "--quiet", "--output", str(tmp_path / "out")
