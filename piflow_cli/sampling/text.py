@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..core.parameterisations.vp import BETAS, VariancePreserving
 from ..core.tensors import to_device
-from ..data.buckets import cut, fit
 from ..errors import UsageError
 from ..presets.choices import BITSANDBYTES
 from ..presets.families import renormalised_by
@@ -36,7 +34,8 @@ from ..weights.locate import CONFIGS, ENCODERS, locate
 from ..weights.quantisation import COMPUTED_IN, check_precision, store_in_fp8
 from .denoise import sample_by_pipeline, seeded_generators, seeded_noise
 from .request import LAYERWISE, ImageSpec, Sampler, SampleRequest, batches
-from .text_specs import UsualSize, opened_reference, sizes_of, specs_of, usual_sizes
+from .text_specs import UsualSize, sizes_of, specs_of, usual_sizes
+from .told import EMPTY, Place, encoded_references, place_of, places_of, seen_at
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -46,9 +45,6 @@ WIDEST_ROW = 10
 TEXT_BATCH = 1
 # Every size of picture compiles the blocks again, and Z-Image has several kinds of them.
 RECOMPILATIONS = 64
-EMPTY = ""
-# A text, and where the text encoder sees too, the path of the picture and the size that it is cut to.
-Place = tuple[str, str | None, tuple[int, int] | None]
 PIPELINE = "name the folder or Hub id of a whole pipeline: --base PATH"
 
 
@@ -133,7 +129,7 @@ def text_teacher_sampler(
 class EncodedPrompts:
     """What samplers of students and teachers share: image specs, their encoded prompts, and the folder of the VAE.
 
-    ``texts``: conditioning of each prompt of this process, by its :data:`Place`, in the dtype that the network
+    ``texts``: conditioning of each prompt of this process, by its :data:`~.told.Place`, in the dtype that the network
     computes in. ``guided``: the pipeline also asks for the empty prompt. ``console``: says what is left out.
     ``references``: latents of the pictures that are edited.
     """
@@ -189,13 +185,13 @@ class EncodedPrompts:
         mine = processes.share(list(batches(specs, TEXT_BATCH if request.batch_size is None else request.batch_size)))
         own, dtype = [spec for part in mine for spec in part], COMPUTED_IN[precision]
         texts = {
-            place: _in_dtype(encoders.encode_text([place[0]], _seen([place]))[0], dtype)
-            for place in _places(family, own, guided)
+            place: _in_dtype(encoders.encode_text([place[0]], seen_at([place]))[0], dtype)
+            for place in places_of(family, own, guided)
         }
-        places = _places(family, specs, guided)
-        if long := encoders.long_texts([text for text, *_ in places], _seen(places)):
+        places = places_of(family, specs, guided)
+        if long := encoders.long_texts([text for text, *_ in places], seen_at(places)):
             console.warn(told_of(long, len(prompts) - guided))
-        references = _references(encoders, own, family, dtype)
+        references = encoded_references(encoders, own, family, dtype)
         encoders.close()
         return cls(request, family, folder, specs, texts, precision, guided, device, console, references)
 
@@ -233,51 +229,13 @@ class EncodedPrompts:
 
     def conditioning(self, specs: Sequence[ImageSpec]) -> dict[str, Tensor]:
         """The conditioning of a batch, in host memory; ``negative_`` entries where the pipeline guides."""
-        batch = collate([self.texts[_place_of(self.family, spec, spec.text)] for spec in specs])
+        batch = collate([self.texts[place_of(self.family, spec, spec.text)] for spec in specs])
         if self.guided:
-            empty = [self.texts[_place_of(self.family, spec, EMPTY)] for spec in specs]
+            empty = [self.texts[place_of(self.family, spec, EMPTY)] for spec in specs]
             batch = with_negative(batch, collate(empty))
         if self.family.shown:
             batch[REFERENCE] = torch.stack([self.references[spec] for spec in specs])
         return batch
-
-
-def _place_of(family: TextToImageFamily, spec: ImageSpec, text: str) -> Place:
-    """What an encoder makes of ``text`` for ``spec`` depends on: itself, and what it sees with it."""
-    return (text, spec.reference, spec.size) if family.sees else (text, None, None)
-
-
-def _places(family: TextToImageFamily, specs: Sequence[ImageSpec], guided: bool) -> list[Place]:
-    """The places of the texts of ``specs``, and of the empty ones where the pipeline is ``guided``, each once."""
-    empty = [_place_of(family, spec, EMPTY) for spec in specs] if guided else []
-    return list(dict.fromkeys([*(_place_of(family, spec, spec.text) for spec in specs), *empty]))
-
-
-def _seen(places: Sequence[Place]) -> list[Image.Image]:
-    """What an encoder that sees is shown with the texts at ``places``, cut as training cuts it."""
-    return [
-        cut(opened_reference(reference), size)
-        for _, reference, size in places
-        if reference is not None and size is not None
-    ]
-
-
-def _references(
-    encoders: StockEncoders, specs: Sequence[ImageSpec], family: TextToImageFamily, dtype: torch.dtype
-) -> dict[ImageSpec, Tensor]:
-    """Latents (C, h, w) of the pictures that ``specs`` edit, each at its reference's size, and encoded once."""
-    encoded: dict[tuple[str, tuple[int, int]], Tensor] = {}
-    found: dict[ImageSpec, Tensor] = {}
-    for spec in specs:
-        if spec.reference is None or spec.size is None:
-            continue
-        place = (spec.reference, spec.size)
-        if place not in encoded:
-            shown = fit(opened_reference(spec.reference), family.reference_size(spec.size))
-            mean, _ = encoders.encode_images(shown[None])
-            encoded[place] = mean[0].to(dtype)
-        found[spec] = encoded[place]
-    return found
 
 
 def latent_shape(family: TextToImageFamily, model: Network, spec: ImageSpec) -> tuple[int, ...]:

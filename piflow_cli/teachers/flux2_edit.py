@@ -43,7 +43,7 @@ class Flux2KleinEditFamily(Flux2EditFamily, Flux2KleinFamily):
     name = "flux2-klein-edit"
 
 
-class _Handed:
+class _HandedFlux2:
     """A stock pipeline that takes latents (B, C, h, w) in the place of the picture that they are encoded from."""
 
     def __call__(self, *, image: Tensor, **told: Any) -> Any:
@@ -62,4 +62,4 @@ class _Handed:
 
 @cache
 def _handed(kind: type) -> Any:
-    return type(kind.__name__, (_Handed, kind), {})
+    return type(kind.__name__, (_HandedFlux2, kind), {})

@@ -76,7 +76,7 @@ def _stock() -> Any:
     return pipeline_qwenimage_edit_plus
 
 
-class _Handed:
+class _HandedQwen:
     """A stock pipeline that takes latents (1, C, h, w) in the place of the picture that they are encoded from."""
 
     def __call__(self, *, image: Tensor, height: int, width: int, **told: Any) -> Any:
@@ -93,4 +93,4 @@ class _Handed:
 
 @cache
 def _handed(kind: type) -> Any:
-    return type(kind.__name__, (_Handed, kind), {})
+    return type(kind.__name__, (_HandedQwen, kind), {})
