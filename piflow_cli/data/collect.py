@@ -14,7 +14,7 @@ from PIL import Image
 
 from ..errors import UsageError
 from ..system.files import cache_folder, cache_key, replacing_file
-from ..teachers.encoders import EncoderFactory
+from ..teachers.encoders import EMPTY, EncoderFactory
 from ..weights.cache import Cache, ShardedCache
 from ..weights.cache_kinds import IDENTITY, LATENTS, PICTURES, TEXTS
 from ..weights.shards import remove_damaged
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from ..console import Console
     from ..presets.schema import DataSection
 
-EMPTY = ""
 CROP = "centre"
 NAMES_SHOWN = 5
 DAMAGED = "the cache shard {} was damaged; it is removed and made anew"

@@ -15,12 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import RunError, UsageError
-from ..teachers.encoders import EncoderFactory, Encoders, PictureEncoder
+from ..teachers.encoders import EMPTY, EncoderFactory, Encoders, PictureEncoder
 from ..teachers.long_texts import told_of
 from ..weights.cache import ShardedCache
 from .buckets import Size, fit
 from .collect import (
-    EMPTY,
     UNREADABLE,
     EncodedCache,
     SamplesToEncode,

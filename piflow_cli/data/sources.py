@@ -13,12 +13,12 @@ from ..presets.places import expanded
 from ..system.files import user_cache
 from ..teachers.base import Conditioning, TeacherFamily, guidance_of
 from ..teachers.class_conditional import ClassConditionalFamily
-from ..teachers.encoders import EncoderFactory
+from ..teachers.encoders import EMPTY, EncoderFactory
 from ..teachers.folders import outline_folder
 from .batches import TrainingData, UniformLabels
 from .buckets import buckets_of
 from .captioned import list_pictures
-from .collect import EMPTY, EncodedCache, training_prompts
+from .collect import EncodedCache, training_prompts
 from .edits import list_edits
 from .encode import open_encoded
 from .labelled_data import open_labelled

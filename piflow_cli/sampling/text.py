@@ -24,7 +24,7 @@ from ..students.teacher_loras import check_unquantised, fuse, teacher_loras
 from ..system.group import Processes
 from ..teachers.base import Network, guidance_of
 from ..teachers.decoders import decode_each
-from ..teachers.encoders import REFERENCE, collate, with_negative
+from ..teachers.encoders import EMPTY, REFERENCE, collate, with_negative
 from ..teachers.folders import teacher_folder
 from ..teachers.long_texts import told_of
 from ..teachers.stock_encoders import StockEncoders
@@ -35,7 +35,7 @@ from ..weights.quantisation import COMPUTED_IN, check_precision, store_in_fp8
 from .denoise import sample_by_pipeline, seeded_generators, seeded_noise
 from .request import LAYERWISE, ImageSpec, Sampler, SampleRequest, batches
 from .text_specs import UsualSize, sizes_of, specs_of, usual_sizes
-from .told import EMPTY, Place, encoded_references, place_of, places_of, seen_at
+from .told import Place, encoded_references, place_of, places_of, seen_at
 
 if TYPE_CHECKING:
     from ..console import Console

@@ -9,12 +9,12 @@ from PIL import Image
 from torch import Tensor
 
 from ..data.buckets import cut, fit
+from ..teachers.encoders import EMPTY
 from ..teachers.stock_encoders import StockEncoders
 from ..teachers.text_to_image import TextToImageFamily
 from .request import ImageSpec
 from .text_specs import opened_reference
 
-EMPTY = ""
 # A text, and where the text encoder sees too, the path of the picture and the size that it is cut to.
 Place = tuple[str, str | None, tuple[int, int] | None]
 

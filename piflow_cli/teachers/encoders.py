@@ -26,6 +26,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+EMPTY = ""  # the text of the half of guidance that is told nothing
 NEGATIVE_PREFIX = "negative_"
 # The masks of texts, as some stock pipelines call them.
 ATTENTION_MASK = "prompt_attention_mask"

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from ...data.buckets import buckets_of
-from ...data.collect import EMPTY
 from ...data.sources import LocalSamples
 from ...students.facts import StudentFacts
 from ...students.shared_base import root
@@ -20,7 +19,7 @@ from ...students.student import Student, adapted_student, widen
 from ...students.teacher_loras import check_fit
 from ...teachers.base import Network, TeacherFamily, guidance_of
 from ...teachers.class_conditional import ClassConditionalFamily
-from ...teachers.encoders import NEGATIVE_PREFIX
+from ...teachers.encoders import EMPTY, NEGATIVE_PREFIX
 from ...teachers.folders import outline_folder
 from ...teachers.text_to_image import TextToImageFamily
 from ...weights.quantisation import LAYERS, delicate
