@@ -19,7 +19,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 def saved(row: Row, folder: Path, policy: str = "gm") -> Student:
     """A student that training has moved, in ``folder``/adapter, its base in ``folder``/base."""
-    row.build().save_pretrained(folder / "base" / row.component)
+    row.save(folder / "base")
     student = student_of(row, row.build(), policy)
     disturb(student)
     save_adapter(student, folder / "adapter")

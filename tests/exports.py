@@ -46,7 +46,7 @@ def whole_base(name: str, folder: Path) -> Path:
     kind = family.pipeline_class
     parts = dict.fromkeys(kind._get_signature_keys(kind)[0])
     given = {
-        row.component: row.build(),
+        **family.parts(row.build()),
         "vae": tiny_vae(name),
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
     }

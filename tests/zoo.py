@@ -3,8 +3,8 @@ are conditioned on and a preset for them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from tiny_presets import SMALL_POLICY, SUMMARY, optimisation
 from torch import Tensor, nn
 
 from piflow_cli.core.timegrid import TimeGrid
+from piflow_cli.presets.families import edge_of
 from piflow_cli.presets.resolve import resolve
 from piflow_cli.presets.schema import AdapterSection, Preset
 from piflow_cli.students.facts import StudentFacts
 from piflow_cli.students.student import Student, adapted_student
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.encoders import REFERENCE, with_negative
+from piflow_cli.teachers.network_pair import NetworkPair
 
 TEXT, WIDTH = 7, 32
 LATENTS = (4, 8, 12)
@@ -36,7 +38,7 @@ class Row:
     """A family: ``config`` of its model, the guidance of its teachers, and the entries that its encoder gives a text.
 
     ``unguided``: what its stock pipeline is told so that it asks the network once a step. ``prompt_lists``: that
-    pipeline takes a list of texts of their own lengths, without a mask.
+    pipeline takes a list of texts of their own lengths, without a mask. ``policy``: settings of its students alone.
     """
 
     family: str
@@ -47,6 +49,7 @@ class Row:
     encode: Callable[[int], dict[str, Tensor]]
     unguided: dict
     prompt_lists: bool = False
+    policy: Mapping[str, object] = field(default_factory=dict)
 
     def packed(self, pipeline: Any, x: Tensor) -> Tensor:
         """Noise as the stock pipeline takes it, by that pipeline's own functions."""
@@ -84,18 +87,30 @@ class Row:
 
     @property
     def component(self) -> str:
-        """What its stock pipeline calls the network."""
-        return family_of(self.family).component
+        """What its stock pipeline calls the network, the first of several."""
+        return self.components[0]
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """What its stock pipeline calls its networks."""
+        return family_of(self.family).own_parts
 
     def build(self) -> nn.Module:
         """The model, every weight random."""
         torch.manual_seed(0)
-        model = getattr(diffusers, self.model_name)(**self.config)
+        networks = [getattr(diffusers, self.model_name)(**self.config) for _ in self.components]
+        edge = edge_of(self.family)
+        model = networks[0] if edge is None else NetworkPair(*networks, edge)
         with torch.no_grad():
             for parameter in model.parameters():
                 # What starts at zero or one would hide a path that is not taken.
                 parameter.add_(0.05 * torch.randn_like(parameter))
         return model.eval()
+
+    def save(self, folder: Path) -> None:
+        """The networks of the model in ``folder``, as a pipeline has them."""
+        for name, network in family_of(self.family).parts(self.build()).items():
+            network.save_pretrained(folder / name)
 
 
 def masked_text(length: int) -> dict[str, Tensor]:
@@ -337,6 +352,16 @@ ZOO = {
         Row("wan", "WanTransformer3DModel", WAN, 5.0, "plain", fixed_text, {"guidance_scale": 1.0}),
         Row("wan-ti2v", "WanTransformer3DModel", WAN, 5.0, "plain", fixed_text, {"guidance_scale": 1.0}),
         Row(
+            "wan-a14b",
+            "WanTransformer3DModel",
+            WAN,
+            5.0,
+            "plain",
+            fixed_text,
+            {"guidance_scale": 1.0},
+            policy={"shift": 14.0},
+        ),
+        Row(
             "z-image",
             "ZImageTransformer2DModel",
             dict(
@@ -419,7 +444,7 @@ def disturb(student: Student) -> None:
 def zoo_preset(row: Row, folder: Path, **changes: object) -> tuple[Path, Preset]:
     """The model saved in ``folder`` and a preset for it; ``changes`` are dotted
     keys, their dots written as two underscores."""
-    row.build().save_pretrained(folder / "base" / row.component)
+    row.save(folder / "base")
     preset = {
         "name": "tiny",
         "summary": SUMMARY,
@@ -433,7 +458,7 @@ def zoo_preset(row: Row, folder: Path, **changes: object) -> tuple[Path, Preset]
         },
         "adapter": {"rank": 4, "alpha": 8.0, "dropout": 0.1, "base_precision": "fp32"},
         "data": {"frames": 9} if row.makes_videos else {},
-        "policy": dict(SMALL_POLICY),
+        "policy": {**SMALL_POLICY, **row.policy},
         "imitation": {"states": 2, "window": 1, "dropout": 0.1, "mixing_iterations": 0, "loss_scale": 1.0},
         "optimisation": optimisation(iterations=4, batch_size=2, warmup=1),
         "output": {"preview_every": 0, "checkpoint_every": 2, "keep_checkpoints": 2},

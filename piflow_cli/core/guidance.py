@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,12 +43,14 @@ class Guidance:
     It holds for sigma inside ``interval`` (Kynkaanniemi et al., arXiv 2404.07724). ``orthogonal`` takes away the part
     of the guiding term that lies along the conditional x_0, sample by sample (as in APG, arXiv 2410.02416).
     ``renormalised``: how the stock pipelines of some models give the guided velocity its length; None: not at all.
+    ``below``: a noise level, and the strength there and below, where another network takes over; None: the same.
     """
 
     scale: float = 1.0
     interval: tuple[float, float] = (0.0, 1.0)
     orthogonal: bool = False
     renormalised: Renormalisation | None = None
+    below: tuple[float, float] | None = None
 
     def acts(self, sigma: Tensor) -> Tensor:
         """Whether noise levels, of any shape, are inside the interval, bool; its ends are."""
@@ -55,7 +58,7 @@ class Guidance:
 
     def __call__(self, conditional: Tensor, unconditional: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         """Guided velocity (B, C, *S) from both velocities at states ``x`` and noise levels ``sigma`` (B,)."""
-        bias = (self.scale - 1) * (conditional - unconditional)
+        bias = self._excess(sigma, x) * (conditional - unconditional)
         if self.orthogonal:
             x_0 = x - per_sample(sigma, x) * conditional
             axes = tuple(range(1, x.ndim))
@@ -65,3 +68,10 @@ class Guidance:
             guided = self.renormalised(guided, conditional)
         inside = self.acts(sigma).reshape(-1, *[1] * (x.ndim - 1))
         return torch.where(inside, guided, conditional)
+
+    def _excess(self, sigma: Tensor, x: Tensor) -> Any:
+        """The strength less 1: a number, or (B, 1, ...) where it depends on the noise levels (B,)."""
+        if self.below is None:
+            return self.scale - 1
+        level, scale = self.below
+        return per_sample(torch.where(sigma <= level, scale - 1, self.scale - 1), x)

@@ -31,6 +31,7 @@ from piflow_cli.presets.schema import (
     PolicySection,
     TeacherSection,
 )
+from piflow_cli.presets.two_networks import of_two_networks
 
 FEW = 4
 PLAIN, EMBEDDED, RENORMALISED = "plain", "embedded", "renormalised"
@@ -79,6 +80,8 @@ def contradictions(sections: Mapping[str, Any]) -> Iterator[Contradiction]:
         )
     if policy is not None and imitation is not None:
         yield from _window_contradictions(policy, imitation)
+    if teacher is not None:
+        yield from of_two_networks(teacher, sections)
 
 
 def _teacher_contradictions(teacher: TeacherSection) -> Iterator[Contradiction]:

@@ -20,6 +20,7 @@ from piflow_cli.packages import outside_names, outside_row
 ENTRY_POINT = "piflow.teachers"
 CLASS, TEXT = "class", "text"
 INPUT, HALVES = "input", "halves"
+ON_EDGE = 1e-4  # a noise level so near to that of a boundary is that of the boundary
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class FamilyKind:
         renormalised: how its stock pipeline renormalises guided velocities: positions of a token each way, and the most
             that one may grow by; None: it does not.
         shown: whether they are shown a reference picture too, which their text says how to edit.
+        boundary: the noise level below which a network of its own takes over, as pipelines state it; None: one network
+            knows all.
         frame_step: frames of a video that share a latent position, but the first, which has its own; None: its models
             make pictures.
 
@@ -54,6 +57,7 @@ class FamilyKind:
     renormalised: tuple[int, float] | None = None
     shown: bool = False
     frame_step: int | None = None
+    boundary: float | None = None
 
     def __post_init__(self) -> None:
         if self.told not in (CLASS, TEXT):
@@ -119,6 +123,14 @@ ROWS = {
         FamilyKind("sdxl", "piflow_cli.teachers.stable_diffusion:StableDiffusionXLFamily", TEXT, guided=HALVES),
         FamilyKind("wan", "piflow_cli.teachers.wan:WanFamily", TEXT, guided=HALVES, frame_step=4),
         FamilyKind("wan-ti2v", "piflow_cli.teachers.wan:WanTI2VFamily", TEXT, guided=HALVES, frame_step=4),
+        FamilyKind(
+            "wan-a14b",
+            "piflow_cli.teachers.wan_a14b:WanA14BFamily",
+            TEXT,
+            guided=HALVES,
+            frame_step=4,
+            boundary=0.875,
+        ),
         FamilyKind("z-image", "piflow_cli.teachers.z_image:ZImageFamily", TEXT, guided=HALVES),
     )
 }
@@ -159,6 +171,21 @@ def shown_a_picture(family: object) -> bool:
 def frame_step_of(family: object) -> int | None:
     """The ``frame_step`` of ``family``; None: its models make pictures, or no family has that name."""
     return family_kind(str(family)).frame_step if family in family_names() else None
+
+
+def boundary_of(family: object) -> float | None:
+    """The ``boundary`` of ``family``; None: it has one network, or no family has that name."""
+    return family_kind(str(family)).boundary if family in family_names() else None
+
+
+def edge_of(family: object) -> float | None:
+    """The highest noise level of the second network of ``family``; None: it has one, or there is no such family.
+
+    It lies just above the boundary, on which rounding may put a time on either side: what starts there is the second
+    network's, of a student a whole segment.
+    """
+    boundary = boundary_of(family)
+    return None if boundary is None else boundary + ON_EDGE
 
 
 def frames_near(frames: int, step: int) -> list[int]:

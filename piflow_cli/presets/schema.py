@@ -68,6 +68,8 @@ class TeacherSection:
     """LoRAs that are fused into the weights before distilling, each with its scale: teacher and student have them."""
     guidance: GuidanceScale = 1.0
     """Guidance scale; 1 is no guidance."""
+    guidance_2: GuidanceScale | None = None
+    """Guidance scale of the second network, of lower noise levels, where a teacher has two; null: that of the first."""
     guidance_interval: tuple[Share, Share] = (0.0, 1.0)
     """Lowest and highest sigma at which classifier-free guidance acts."""
     guidance_mode: Literal["plain", "orthogonal", "renormalised", "embedded"] = "plain"

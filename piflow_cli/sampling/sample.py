@@ -223,9 +223,9 @@ def _teacher_sampler(request: SampleRequest, processes: Processes, console: Cons
     preset = load(request.teacher)
     section = on_base(preset.teacher, request.base)
     if request.guidance is not None:
-        section = replace(section, guidance=request.guidance)
+        section = replace(section, guidance=request.guidance, guidance_2=None)
     preset = replace(preset, teacher=section)
-    family = family_of(preset.teacher.family, preset.teacher.guidance)
+    family = family_of(section.family, section.guidance, section.guidance_2)
     recipe = {"piflow": __version__, "teacher": preset.name}
     if isinstance(family, TextToImageFamily):
         return text_teacher_sampler(request, preset, family, recipe, processes, console)

@@ -22,6 +22,7 @@ from ..teachers.folders import on_base, outline_folder
 from ..weights.stored import StoredWeights
 from .fact_ranges import out_of_range
 from .facts import StudentFacts, time_grid
+from .shared_base import root
 from .student import Student
 
 if TYPE_CHECKING:
@@ -213,7 +214,10 @@ def _head_sizes(
 
 
 def published_names(student: Student) -> dict[str, str]:
-    """Our state-dict names of the head → its published ones."""
-    site = student.family.head_site(student.model)
-    names = student.model.get_submodule(site.projection).published_names(site.projection)
-    return {f"{site.projection}.{own}": published for own, published in names.items()}
+    """Our state-dict names of the head → its published ones; those of each network begin as its own names do."""
+    named = {}
+    for start, network in student.family.networks(root(student.model)).items():
+        path = student.family.head_site(network).projection
+        names = student.model.get_submodule(start + path).published_names(path)
+        named |= {f"{start}{path}.{own}": start + published for own, published in names.items()}
+    return named

@@ -70,30 +70,35 @@ class FullPrecisionLinear(nn.Linear):
 class SharedBase:
     """A base, and the parts that each of ``roles`` besides the teacher brings.
 
-    ``heads``: the policy head of each such role, for the projection at ``site``. ``copies``: dotted paths of linear
-    layers that the student trains in full. ``adapter``: LoRA of all such roles. The base itself is changed in place.
+    ``sites``: where policy heads are, by the beginning of the names of the network that each is in; ``heads``: those of
+    each such role. ``copies``: dotted paths of linear layers that the student trains in full. ``adapter``: LoRA of all
+    such roles. The base itself is changed in place.
     """
 
     def __init__(
         self,
         base: Network,
-        site: HeadSite,
-        heads: Mapping[Role, PolicyHead],
+        sites: Mapping[str, HeadSite],
+        heads: Mapping[Role, Mapping[str, PolicyHead]],
         copies: Sequence[str],
         adapter: LoraConfig,
     ) -> None:
         self.base = base
-        self.site = site
         base.requires_grad_(False)
-        if site.unpatchify:
-            self.channels = (base.out_channels, widened_channels(base, site, heads[REST]))
+        # A network that is one of several is no model of ours that folds tokens.
+        self.unpatchify = "" in sites and sites[""].unpatchify
+        if self.unpatchify:
+            self.channels = (base.out_channels, widened_channels(base, sites[""], heads[REST][""]))
         self.tuned = _add_adapters(base, adapter, list(heads))
         self.switches: dict[str, Switch] = {}
         for path in copies:
             layer = base.get_submodule(path)
             self._install(path, Switch({"teacher": layer, **{role: FullPrecisionLinear.like(layer) for role in heads}}))
-        self._install(site.projection, HeadSwitch({"teacher": base.get_submodule(site.projection), **heads}))
-        tap_embedding(base, site, self.switches[site.projection])
+        for start, site in sites.items():
+            path = start + site.projection
+            own: dict[Role, nn.Module] = {role: of_role[start] for role, of_role in heads.items()}
+            self._install(path, HeadSwitch({"teacher": base.get_submodule(path), **own}))
+            tap_embedding(base.get_submodule(start.removesuffix(".")), site, self.switches[path])
         self._finish(list(heads))
         self.play(REST)
 
@@ -124,7 +129,7 @@ class SharedBase:
                 layer._active_adapter = [role]
         for switch in self.switches.values():
             switch.role = role
-        if self.site.unpatchify:
+        if self.unpatchify:
             self.base.out_channels = self.channels[role != "teacher"]
 
     @contextmanager

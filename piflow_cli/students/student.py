@@ -18,7 +18,7 @@ from ..core.timegrid import TimeGrid, to_sigma
 from ..errors import UsageError
 from ..teachers.base import Conditioning, Network, TeacherFamily
 from .scheduler import PolicyScheduler
-from .shared_base import SharedBase, View, root
+from .shared_base import Role, SharedBase, View, root
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -107,10 +107,18 @@ class Student:
 def new_head(
     model: Network, family: TeacherFamily, facts: StudentFacts, generator: torch.Generator | None = None
 ) -> tuple[HeadSite, PolicyHead]:
-    """The head of a student of ``model`` and its site, initialised from the model's output projection."""
+    """The head of a student of the network ``model`` and its site, initialised from the model's output projection."""
     site = family.head_site(model)
     sizes = HeadSizes(facts.components, family.embedding_dim(model), facts.logstd_width)
     return site, head_class(facts.policy).build(model.get_submodule(site.projection), site, sizes, generator=generator)
+
+
+def new_heads(
+    model: Network, family: TeacherFamily, facts: StudentFacts
+) -> tuple[dict[str, HeadSite], dict[str, PolicyHead]]:
+    """The sites and the heads of :func:`new_head` in each network of ``model``, by the beginning of its names."""
+    made = {start: new_head(network, family, facts) for start, network in family.networks(model).items()}
+    return {start: site for start, (site, _) in made.items()}, {start: head for start, (_, head) in made.items()}
 
 
 def widen(
@@ -147,8 +155,9 @@ def adapted_student(
     lora = adapter_config(dict.fromkeys(targets, adapter.rank), adapter.alpha / adapter.rank, adapter.dropout)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        site, head = new_head(base, family, facts)
-        shared = SharedBase(base, site, {"student": head, "average": copy.deepcopy(head)}, family.trained_in_full, lora)
+        sites, heads = new_heads(base, family, facts)
+        roles: dict[Role, dict[str, PolicyHead]] = {"student": heads, "average": copy.deepcopy(heads)}
+        shared = SharedBase(base, sites, roles, family.trained_in_full, lora)
     return Student(family, shared.view("student"), facts)
 
 
@@ -158,9 +167,9 @@ def loaded_student(base: Network, family: TeacherFamily, facts: StudentFacts, ra
     The parts that it brings are on the meta device until they are loaded.
     """
     with torch.device("meta"):
-        site, head = new_head(base, family, facts)
+        sites, heads = new_heads(base, family, facts)
         shared = SharedBase(
-            base, site, {"student": head}, family.trained_in_full, adapter_config(ranks, scale=1.0, dropout=0.0)
+            base, sites, {"student": heads}, family.trained_in_full, adapter_config(ranks, scale=1.0, dropout=0.0)
         )
     return Student(family, shared.view("student"), facts)
 

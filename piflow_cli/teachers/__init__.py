@@ -17,11 +17,14 @@ def families() -> dict[str, type[TeacherFamily]]:
     return {family.name: object_at(family.family) for family in usable_families()}
 
 
-def family_of(name: str, guidance: float = 1.0) -> TeacherFamily:
-    """The family ``name``, with ``guidance`` for networks that take it; raises UsageError for an unknown one."""
+def family_of(name: str, guidance: float = 1.0, guidance_2: float | None = None) -> TeacherFamily:
+    """The family ``name``, with ``guidance`` for networks or pipelines that take it, and that of a second network.
+
+    Raises UsageError for an unknown one.
+    """
     if name not in family_names():
         raise UsageError(f"unknown model family '{name}'", f"families: {', '.join(family_names())}")
-    return _class_of(name)(guidance)
+    return _class_of(name)(guidance, guidance_2)
 
 
 def _class_of(name: str) -> type[TeacherFamily]:

@@ -19,7 +19,7 @@ from ..core.parameterisations.kinds import FLOW, parameterisation_of
 from ..core.tensors import per_sample, working
 from ..errors import UsageError
 from ..presets.choices import BITSANDBYTES
-from ..presets.families import renormalised_by
+from ..presets.families import edge_of, renormalised_by
 from ..weights.quantisation import COMPUTED_IN
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class TeacherFamily(ABC):
         embeds_guidance: whether its networks have an input for the guidance scale.
         predicts: the row of :mod:`~piflow_cli.core.parameterisations.kinds` of what its networks predict.
         read_on_host: entries of the conditioning, of both halves of guidance, that :meth:`call` reads in host memory.
-        guidance: the value of that input.
+        guidance: the value of that input, or what stock pipelines guide by; ``guidance_2``: that of a second network.
     """
 
     name: ClassVar[str]
@@ -66,12 +66,17 @@ class TeacherFamily(ABC):
     read_on_host: ClassVar[tuple[str, ...]] = ()
     predicts: ClassVar[str] = FLOW
 
-    def __init__(self, guidance: float = 1.0) -> None:
+    def __init__(self, guidance: float = 1.0, guidance_2: float | None = None) -> None:
         self.guidance = guidance
+        self.guidance_2 = guidance if guidance_2 is None else guidance_2
 
     @abstractmethod
     def head_site(self, model: Network) -> HeadSite:
-        """The place of a policy head in ``model``."""
+        """The place of a policy head in ``model``, or in each of its :meth:`networks`."""
+
+    def networks(self, model: Network) -> Mapping[str, Network]:
+        """The networks that ``model`` is made of, by the beginning of their names in it: one of its own, mostly."""
+        return {"": model}
 
     def prepare(self, base: Path, config: Path | None) -> Path:
         """The folder that :meth:`load` takes, made from a preset's `base` and `config`; most bases are one already."""
@@ -166,11 +171,13 @@ def guidance_of(section: TeacherSection) -> Guidance:
     if section.guidance_mode == "embedded":
         return Guidance()
     own = renormalised_by(section.family) if section.guidance_mode == "renormalised" else None
+    edge = edge_of(section.family)
     return Guidance(
         section.guidance,
         section.guidance_interval,
         section.guidance_mode == "orthogonal",
         None if own is None else Renormalisation(*own),
+        None if edge is None or section.guidance_2 is None else (edge, section.guidance_2),
     )
 
 

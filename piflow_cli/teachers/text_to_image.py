@@ -223,7 +223,16 @@ class TextToImageFamily(TeacherFamily):
         """The stock pipeline around ``model``, without text encoder and VAE."""
         kind = self.pipeline_class
         parts = dict.fromkeys(kind._get_signature_keys(kind)[0])
-        return kind(**{**parts, self.component: model, "scheduler": scheduler}, **self.pipeline_options)
+        return kind(**{**parts, **self.parts(model), "scheduler": scheduler}, **self.pipeline_options)
+
+    @property
+    def own_parts(self) -> tuple[str, ...]:
+        """What the stock pipeline calls the networks of the teacher."""
+        return (self.component,)
+
+    def parts(self, model: Network) -> dict[str, Network]:
+        """The networks of ``model`` by their names in the stock pipeline."""
+        return {self.component: model}
 
     def saved(self, call: str, name: str) -> tuple[str, str]:
         """A line of imports, and a statement that saves what the ``call`` of the stock pipeline makes as ``name``."""
@@ -267,7 +276,7 @@ class TextToImageFamily(TeacherFamily):
                 f"{folder} has no text encoder: there is no {' and no '.join(missing)} in it",
                 "name the folder or Hub id of a whole pipeline: --base PATH",
             )
-        absent = dict.fromkeys((self.component, "vae", *self.left_out))
+        absent = dict.fromkeys((*self.own_parts, "vae", *self.left_out))
         return self.pipeline_class.from_pretrained(
             folder, **absent, **text_encoders(folder), torch_dtype=torch.bfloat16
         )

@@ -64,7 +64,7 @@ class WanFamily(TextToVideoFamily):
         if second is not None and any(second):
             raise UsageError(
                 f"{folder} holds two networks, of which each knows a part of the noise levels: a student has one",
-                "choose a base of one network",
+                "choose the preset of that model, whose teacher.family is wan-a14b, or a base of one network",
             )
         if index and bool(index.get(TOKEN_TIMES)) != (TOKEN_TIMES in self.pipeline_options):
             told = "a time for each token" if index.get(TOKEN_TIMES) else "one time for all tokens"

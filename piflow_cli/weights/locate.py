@@ -22,11 +22,12 @@ CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 # Which files of a repository are fetched, as the Hub's client reads patterns: * also matches a slash.
 # What pipelines call their networks.
 COMPONENTS = ("transformer", "unet")
+SECOND = "transformer_2"  # beside the first, of models of two networks
 NETWORK = (
     "config.json",
     "diffusion_pytorch_model*.safetensors*",
     "model_index.json",
-    *(f"{name}/*" for name in COMPONENTS),
+    *(f"{name}/*" for name in (*COMPONENTS, SECOND)),
 )
 CONFIGS = ("*config.json", "*model_index.json")
 ENCODERS = ("model_index.json", "text_encoder*", "tokenizer*", "processor/*", "scheduler/*", "vae/*")

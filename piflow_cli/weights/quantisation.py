@@ -75,7 +75,7 @@ def store_in_fp8(model: nn.Module, keep: Iterable[str], computes_in: torch.dtype
     own = next(value.dtype for name, value in model.named_parameters() if not _ours(name))
     dtype = own if computes_in is None else computes_in
     spared = [*keep, *(path for path, layer in model.named_modules() if isinstance(layer, CONVOLUTIONS))]
-    apply_layerwise_casting(model, STORED_AS, dtype, skip_modules_pattern=(*delicate(type(model), spared), *OURS))
+    apply_layerwise_casting(model, STORED_AS, dtype, skip_modules_pattern=(*delicate(model, spared), *OURS))
 
 
 def compute_in_float32(model: nn.Module, asked: Collection[str] = ()) -> None:
@@ -111,9 +111,9 @@ def _widened(value: Any) -> Any:
     return type(value)(map(_widened, value)) if isinstance(value, (list, tuple)) else value
 
 
-def delicate(kind: type[nn.Module], keep: Iterable[str]) -> tuple[str, ...]:
-    """Patterns of the paths in a model of class ``kind`` that :func:`store_in_fp8` leaves alone."""
-    marked = getattr(kind, "_skip_layerwise_casting_patterns", None)
+def delicate(model: nn.Module, keep: Iterable[str]) -> tuple[str, ...]:
+    """Patterns of the paths in ``model`` that :func:`store_in_fp8` leaves alone."""
+    marked = getattr(model, "_skip_layerwise_casting_patterns", None)
     return (*(marked if marked is not None else ()), *(f"^{re.escape(path)}$" for path in keep))
 
 

@@ -141,7 +141,7 @@ class MergedFormat(ComparedFormat):
 def cast_weights(student: Student) -> set[str]:
     """Weights that ``enable_layerwise_casting`` of diffusers keeps in 8 bits: of linear layers but delicate ones."""
     model = root(student.model)
-    patterns = (*DEFAULT_SKIP_MODULES_PATTERN, *delicate(type(model), ()), *head_class(student.facts.policy).layers)
+    patterns = (*DEFAULT_SKIP_MODULES_PATTERN, *delicate(model, ()), *head_class(student.facts.policy).layers)
     layers = {path for path in linear_layers(model) if not any(re.search(pattern, path) for pattern in patterns)}
     return {name for name in merged_weights(student) if name.rpartition(".")[0] in layers}
 

@@ -92,7 +92,7 @@ def _narrow(model: nn.Module, preset: Preset) -> None:
 
 def _matrices(model: nn.Module, whole: set[str], fp8: bool) -> dict[int, int]:
     """Sizes of the linear weights that can be quantised, by identity; fp8 spares layers marked as delicate."""
-    spared = delicate(type(model), whole) if fp8 else tuple(f"^{re.escape(path)}$" for path in whole)
+    spared = delicate(model, whole) if fp8 else tuple(f"^{re.escape(path)}$" for path in whole)
     return {
         id(layer.weight): layer.weight.numel()
         for path, layer in model.named_modules()
@@ -181,10 +181,11 @@ def trained_parts(outline: Outline) -> dict[str, int]:
     student = outline.student
     if outline.preset.adapter is None:
         return {"all weights": count(student.model.parameters())}
-    head = student.family.head_site(root(student.model)).projection
+    family, model = student.family, root(student.model)
+    heads = tuple(f"{start}{family.head_site(network).projection}." for start, network in family.networks(model).items())
     parts = {"adapters": 0, "head": 0, "copies": 0}
     for name, value in student.model.named_parameters():
-        kind = "adapters" if ".lora_" in name else "head" if name.startswith(f"{head}.") else "copies"
+        kind = "adapters" if ".lora_" in name else "head" if name.startswith(heads) else "copies"
         parts[kind] += value.numel()
     return parts
 
