@@ -13,7 +13,7 @@ from piflow_cli.weights.quantisation import delicate
 
 def rounded(base: nn.Module, keep: set[str]) -> nn.Module:
     """A copy whose matrices hold what is left of them in 8 bits."""
-    patterns = delicate(type(base), keep)
+    patterns = delicate(base, keep)
     base = copy.deepcopy(base)
     for path, layer in base.named_modules():
         if isinstance(layer, nn.Linear) and not any(re.search(pattern, path) for pattern in patterns):

@@ -18,6 +18,7 @@ from PIL import Image
 from tiny_presets import SMALL_POLICY, SUMMARY, optimisation
 from torch import Tensor, nn
 
+from piflow_cli.core.heads import HeadSite
 from piflow_cli.core.timegrid import TimeGrid
 from piflow_cli.presets.families import edge_of
 from piflow_cli.presets.resolve import resolve
@@ -49,7 +50,7 @@ class Row:
     encode: Callable[[int], dict[str, Tensor]]
     unguided: dict
     prompt_lists: bool = False
-    policy: Mapping[str, object] = field(default_factory=dict)
+    policy: Mapping[str, Any] = field(default_factory=dict)
 
     def packed(self, pipeline: Any, x: Tensor) -> Tensor:
         """Noise as the stock pipeline takes it, by that pipeline's own functions."""
@@ -106,6 +107,12 @@ class Row:
                 # What starts at zero or one would hide a path that is not taken.
                 parameter.add_(0.05 * torch.randn_like(parameter))
         return model.eval()
+
+    @property
+    def head_site(self) -> HeadSite:
+        """The place of the policy head, in each network."""
+        family, model = family_of(self.family), self.build()
+        return family.head_site(next(iter(family.networks(model).values())))
 
     def save(self, folder: Path) -> None:
         """The networks of the model in ``folder``, as a pipeline has them."""
@@ -422,9 +429,11 @@ every_masked_family = pytest.mark.parametrize("name", MASKED)
 
 
 def facts_of(row: Row, policy: str = "gm") -> StudentFacts:
+    shift = row.policy.get("shift", GRID.shift)
     return StudentFacts(
-        teacher="tiny", family=row.family, base="", policy=policy, components=3, nfe=2, shift=3.2, final_step_scale=0.5,
-        segment=GRID.segment, substeps=16, guidance=row.guidance, temperature="auto", logstd_width=8,
+        teacher="tiny", family=row.family, base="", policy=policy, components=3, nfe=2, shift=shift,
+        final_step_scale=0.5, segment=GRID.segment, substeps=16, guidance=row.guidance, temperature="auto",
+        logstd_width=8,
     )  # fmt: skip
 
 

@@ -20,9 +20,9 @@ from ..students.fused_loras import told_loras
 from ..students.shared_base import root
 from ..students.student import Student
 from ..teachers import family_of
-from ..teachers.base import TeacherFamily
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import hub_id, locate
+from .halves import network_parts
 from .portable import portable
 from .request import DTYPES
 from .standalone.code import (
@@ -37,7 +37,6 @@ from .weights import base_dtype, merged_weights, own_weights, save_weights, stay
 if TYPE_CHECKING:
     from .request import ExportRequest
 
-TRANSFORMER = "transformer"
 SCHEDULER_FOLDER = "scheduler"
 
 
@@ -122,16 +121,19 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def base_reference(facts: StudentFacts, request: ExportRequest) -> dict[str, Any]:
-    """The place of the base's transformer, as ``from_pretrained`` of diffusers takes it."""
+def base_reference(facts: StudentFacts, request: ExportRequest, part: str) -> dict[str, Any]:
+    """The place of the base's network ``part``, as ``from_pretrained`` of diffusers takes it."""
     base, revision = facts.base_at(request.base)
-    name = network_part(family_of(facts.family))
-    return base_entry(base, revision, name if (locate(base, revision) / name).is_dir() else "")
+    return base_entry(base, revision, part if (locate(base, revision) / part).is_dir() else "")
 
 
-def network_part(family: TeacherFamily) -> str:
-    """What the network is called in pipelines of a family, and its folder there."""
-    return family.component if isinstance(family, TextToImageFamily) else TRANSFORMER
+def refuse_two_networks(facts: StudentFacts, request: ExportRequest) -> None:
+    """Raise UsageError where the student has two networks, and the format holds one."""
+    if len(network_parts(family_of(facts.family))) > 1:
+        raise UsageError(
+            f"the format {request.format} holds one network, and the student has two",
+            "choose --format pipeline, or --format adapter",
+        )
 
 
 def base_entry(base: str, revision: str | None, inside: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def text_parts(student: Student, folder: Path, request: ExportRequest, console: 
     assert isinstance(family, TextToImageFamily), "a student is told a text or a class"
     base, revision = student.facts.base_at(request.base)
     source = locate(base, revision, ENCODERS)
-    own = (family.component, SCHEDULER_FOLDER)
+    own = (*family.own_parts, SCHEDULER_FOLDER)
     names = [name for name in family.pipeline_class._get_signature_keys(family.pipeline_class)[0] if name not in own]
     entries: dict[str, Any] = {
         "_class_name": family.pipeline_name,
@@ -53,7 +53,8 @@ def text_parts(student: Student, folder: Path, request: ExportRequest, console: 
         return entries
     index = read_index(source / INDEX_NAME)
     for name, value in index.items():
-        if name in own or name.startswith("_"):
+        # What the family tells its pipeline holds, whatever the base tells its own.
+        if name in own or name in family.pipeline_options or name.startswith("_"):
             continue
         if not is_part(value) or value[0] is None:
             entries[name] = value

@@ -25,10 +25,9 @@ def of_two_networks(teacher: TeacherSection, sections: Mapping[str, Any]) -> Ite
         what = f"is {second:g} beside teacher.guidance 1, which is none: give null"
         yield Contradiction("teacher.guidance_2", what, (Mend("teacher.guidance_2", None),), ("teacher.guidance",))
     if teacher.loras:
-        yield Contradiction("teacher.loras", "do not say of which of the teacher's two networks they are", causes=family)
-    # What is invalid is missing here, and what is null is not.
-    if "adapter" in sections and sections["adapter"] is None:
-        yield Contradiction("adapter", "is missing: a student of two networks shares them with its teacher", (), family)
+        yield Contradiction(
+            "teacher.loras", "do not say of which of the teacher's two networks they are", causes=family
+        )
     if (policy := sections.get("policy")) is not None:
         yield from _off_the_boundary(policy, boundary)
 

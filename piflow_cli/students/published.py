@@ -201,11 +201,13 @@ def _head_sizes(
             # Tokens go in and come out as wide as a patch, N times over.
             return {"components": config["out_channels"] * config.get("patch_size", 1) ** 2 // config["in_channels"]}
         model = base_outline(preset.teacher)
-        site = family_of(preset.teacher.family).head_site(model)
-        projection, rows = site.projection, outputs_of(site.predicting(model.get_submodule(site.projection)))
+        family = family_of(preset.teacher.family)
+        start, network = next(iter(family.networks(model).items()))
+        site = family.head_site(network)
+        projection, rows = site.projection, outputs_of(site.predicting(network.get_submodule(site.projection)))
         if kind.published.class_prefix is None:
-            return {"components": weights.shapes[f"{projection}.weight"][0] // rows}
-        found = {fact: weights.shapes[tensor][0] for fact, (_, tensor) in kind.published.sizes.items()}
+            return {"components": weights.shapes[f"{start}{projection}.weight"][0] // rows}
+        found = {fact: weights.shapes[start + tensor][0] for fact, (_, tensor) in kind.published.sizes.items()}
         return found | {"components": found["components"] // rows}
     except KeyError as error:
         raise RunError(

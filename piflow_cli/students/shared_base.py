@@ -225,13 +225,28 @@ class View:
         return (
             self.shared.switches[path].variants[self.role]
             if path in self.shared.switches
-            else self.base.get_submodule(path)
+            else self.shared.base.get_submodule(path)
         )
 
     def to(self, *args: Any) -> View:
         """Move the base, and with it its views in all roles."""
         self.base.to(*args)
         return self
+
+
+class PartView(View):
+    """One network of a shared base of several, in the role of the ``whole``'s view; its names begin after ``start``."""
+
+    def __init__(self, whole: View, start: str) -> None:
+        super().__init__(whole.shared, whole.role)
+        self.start = start
+
+    @property
+    def base(self) -> nn.Module:
+        return self.shared.base.get_submodule(self.start.removesuffix("."))
+
+    def get_submodule(self, path: str) -> nn.Module:
+        return super().get_submodule(self.start + path)
 
 
 def root(model: Network | View) -> Network:

@@ -124,9 +124,10 @@ def new_heads(
 def widen(
     model: Network, family: TeacherFamily, facts: StudentFacts, generator: torch.Generator | None = None
 ) -> Student:
-    """Turn ``model`` itself into a student: its output projection gives way to a policy head."""
-    site, head = new_head(model, family, facts, generator)
-    attach_head(model, site, head)
+    """Turn ``model`` itself into a student: the output projection of each network gives way to a policy head."""
+    for network in family.networks(model).values():
+        site, head = new_head(network, family, facts, generator)
+        attach_head(network, site, head)
     return Student(family, model, facts)
 
 

@@ -78,6 +78,11 @@ class TeacherFamily(ABC):
         """The networks that ``model`` is made of, by the beginning of their names in it: one of its own, mostly."""
         return {"": model}
 
+    def together(self, networks: Sequence[Network]) -> Network:
+        """The model that is made of ``networks``, as :meth:`networks` has them."""
+        (model,) = networks
+        return model
+
     def prepare(self, base: Path, config: Path | None) -> Path:
         """The folder that :meth:`load` takes, made from a preset's `base` and `config`; most bases are one already."""
         return base

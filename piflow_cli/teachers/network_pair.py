@@ -12,38 +12,38 @@ from .base import Network
 
 
 class NetworkPair(nn.Module):
-    """``transformer`` for noise levels above ``edge``, ``transformer_2`` for the others, as pipelines call them.
+    """``high_noise`` for noise levels above ``edge``, ``low_noise`` for the others.
 
     Configuration, dtype and checkpointing are those of the first, as which the second is built. A batch may hold
     levels of both: each network is asked for its own rows. A call waits for the device to learn which those are.
     """
 
-    def __init__(self, transformer: nn.Module, transformer_2: nn.Module, edge: float) -> None:
+    def __init__(self, high_noise: nn.Module, low_noise: nn.Module, edge: float) -> None:
         super().__init__()
-        self.transformer: Network = transformer
-        self.transformer_2: Network = transformer_2
+        self.high_noise: Network = high_noise
+        self.low_noise: Network = low_noise
         self.edge = edge
         # What libraries ask the class of a network for, its layers of delicate numbers among them.
-        self._skip_layerwise_casting_patterns = getattr(transformer, "_skip_layerwise_casting_patterns", None)
-        self._supports_gradient_checkpointing = getattr(transformer, "_supports_gradient_checkpointing", False)
+        self._skip_layerwise_casting_patterns = getattr(high_noise, "_skip_layerwise_casting_patterns", None)
+        self._supports_gradient_checkpointing = getattr(high_noise, "_supports_gradient_checkpointing", False)
         self._reached: list[nn.Parameter] = []
 
     @property
     def networks(self) -> tuple[Network, Network]:
         """Both, the one of noisier states first."""
-        return self.transformer, self.transformer_2
+        return self.high_noise, self.low_noise
 
     @property
     def config(self) -> Any:
-        return self.transformer.config
+        return self.high_noise.config
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.transformer.dtype
+        return self.high_noise.dtype
 
     def to_json_string(self) -> str:
         """The configuration of either."""
-        return self.transformer.to_json_string()
+        return self.high_noise.to_json_string()
 
     def enable_gradient_checkpointing(self, *given: Any) -> None:
         for network in self.networks:

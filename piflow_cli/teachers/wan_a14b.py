@@ -21,6 +21,7 @@ from .wan import TOKEN_TIMES, WanFamily
 
 BOUNDARY = "boundary_ratio"  # what indices call the noise level of the boundary
 PARTS = ("transformer", "transformer_2")  # what pipelines call the networks, of noisier states first
+STARTS = ("high_noise.", "low_noise.")  # how the names of their layers begin in ours
 
 
 class WanA14BFamily(WanFamily):
@@ -38,31 +39,32 @@ class WanA14BFamily(WanFamily):
         return PARTS
 
     def networks(self, model: Network) -> Mapping[str, Network]:
-        return {f"{name}.": network for name, network in self.parts(model).items()}
+        return dict(zip(STARTS, model.networks, strict=True))
 
     def parts(self, model: Network) -> dict[str, Network]:
         return dict(zip(PARTS, model.networks, strict=True))
 
     def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
         self._config(folder)
-        return self._pair(load_model(self.model_class, place, dtype) for place in _places(folder))
+        return self.together([load_model(self.model_class, place, dtype) for place in _places(folder)])
 
     def load_quantised(self, folder: Path, precision: str, keep: Sequence[str]) -> nn.Module:
         self._config(folder)
-        return self._pair(
+        networks = [
             load_model(
                 self.model_class,
                 place,
                 torch.bfloat16,
-                **quantised_loading(precision, [path.removeprefix(f"{place.name}.") for path in keep]),
+                **quantised_loading(precision, [path.removeprefix(start) for path in keep if path.startswith(start)]),
             )
-            for place in _places(folder)
-        )
+            for start, place in zip(STARTS, _places(folder), strict=True)
+        ]
+        return self.together(networks)
 
     def build(self, config: dict) -> nn.Module:
-        return self._pair(super(WanA14BFamily, self).build(config) for _ in PARTS)
+        return self.together([super(WanA14BFamily, self).build(config) for _ in PARTS])
 
-    def _pair(self, networks: Any) -> NetworkPair:
+    def together(self, networks: Sequence[Network]) -> Network:
         return NetworkPair(*networks, edge=self.pipeline_options[BOUNDARY]).eval()
 
     def _config(self, folder: Path) -> dict:
@@ -72,7 +74,8 @@ class WanA14BFamily(WanFamily):
             differ = sorted(key for key in config.keys() | other.keys() if config.get(key) != other.get(key))
             if differ := [key for key in differ if not key.startswith("_")]:
                 raise UsageError(
-                    f"the two networks in {folder} differ in {', '.join(differ)}", "choose a base whose networks are alike"
+                    f"the two networks in {folder} differ in {', '.join(differ)}",
+                    "choose a base whose networks are alike",
                 )
         return config
 

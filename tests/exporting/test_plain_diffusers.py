@@ -25,7 +25,7 @@ SCRIPT = Path(__file__).parents[1] / "plain_diffusers.py"
 # The stock pipeline of LongCat-Image takes prompts alone: given embeddings it counts prompts, of which there are none.
 # Without accelerate, which is not installed there, diffusers opens no network of Krea 2's class.
 # Nor does it load networks that keep layers in float32 without accelerate, as Wan's.
-PLAIN = [name for name in NAMES if name not in ("longcat-image", "krea2", "wan", "wan-ti2v")]
+PLAIN = [name for name in NAMES if name not in ("longcat-image", "krea2", "wan", "wan-ti2v", "wan-a14b")]
 
 
 @dataclass

@@ -136,7 +136,7 @@ def test_names_and_config_are_the_published_ones(row: Row, tmp_path) -> None:
     saved(row, tmp_path)
     config = json.loads((tmp_path / "adapter" / "config.json").read_text())
     assert config["_class_name"] == f"GM{row.model_name}"
-    positions = family_of(row.family).head_site(row.build()).patch
+    positions = row.head_site.patch
     assert (config["num_gaussians"], config["logstd_inner_dim"], config["logweights_channels"]) == (3, 8, positions)
     told = PUBLISHED_CONFIG.get(row.family, {})
     assert all(config[key] == value for key, value in told.items()) and not (told and "patch_size" in config)
@@ -145,7 +145,9 @@ def test_names_and_config_are_the_published_ones(row: Row, tmp_path) -> None:
     assert json.loads(metadata["policy_config"]) == {"type": "GMFlow"}
     family, model = family_of(row.family), row.build()
     layers = ("means", "logweights", "logstds.1", "logstds.3")
-    expected = {f"proj_out_{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+    heads = {f"proj_out_{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+    # Each of several networks has its own.
+    expected = {start + name for start in family.networks(model) for name in heads}
     expected |= {
         f"{path}.{part}" for path in family.trained_in_full for part, _ in model.get_submodule(path).named_parameters()
     }
@@ -304,7 +306,7 @@ def test_a_single_file_without_config_or_metadata_is_measured_against_its_base(r
     told = {
         "gm": {"type": "GMFlow"},
         "momentum": {"type": "ArcFlow"},
-        "dx": {"type": "DX", "segment_size": student.facts.segment, "shift": 3.2},
+        "dx": {"type": "DX", "segment_size": student.facts.segment, "shift": student.facts.shift},
     }[policy]
     save_file(tensors, tmp_path / "student.safetensors", {"policy_config": json.dumps(told)})
     # No preset is shipped for FLUX without an input for guidance, and some have a shift of their own; the width of this
@@ -314,7 +316,7 @@ def test_a_single_file_without_config_or_metadata_is_measured_against_its_base(r
     name = {"flux": "flux-dev", "flux2": "flux2-dev"}.get(row.family, row.family)
     teacher = name if name in available() and load(name).policy.shift == student.facts.shift else str(own)
     again = open_student(tmp_path / "student.safetensors", base=str(tmp_path / "base"), teacher=teacher)
-    assert (again.facts.components, again.facts.shift) == (3, 3.2)
+    assert (again.facts.components, again.facts.shift) == (3, student.facts.shift)
     assert policy != "dx" or again.facts.segment == student.facts.segment
     assert (again.facts.logstd_width == 8) == (policy == "gm")
     torch.testing.assert_close(policy_velocity(row, again), policy_velocity(row, student), rtol=1e-4, atol=1e-5)

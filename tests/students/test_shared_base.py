@@ -27,7 +27,7 @@ def velocity(row: Row, model: Network, x: Tensor | None = None) -> Tensor:
     """The teacher's, unguided."""
     with torch.no_grad():
         return family_of(row.family, row.guidance).velocity(
-            model, states(row) if x is None else x, to_sigma(RAW, 3.2), conditioning(row)
+            model, states(row) if x is None else x, to_sigma(RAW, facts_of(row).shift), conditioning(row)
         )
 
 
@@ -85,12 +85,15 @@ def test_a_student_starts_with_the_velocity_of_its_teacher(row: Row, policy: str
     student = student_of(row, base, policy)
     if policy != "dx":
         # Without the noise on the means' biases every component is the teacher.
-        head = student.model.get_submodule(student.family.head_site(base).projection)
-        projection = student.model.shared.view("teacher").get_submodule(student.family.head_site(base).projection)
-        with torch.no_grad():
-            head.means.bias.zero_() if projection.bias is None else head.means.bias.copy_(
-                head._rows(projection.bias, 3)
+        for start in student.family.networks(base):
+            path = start + row.head_site.projection
+            head, projection = (
+                view.get_submodule(path) for view in (student.model, student.model.shared.view("teacher"))
             )
+            with torch.no_grad():
+                head.means.bias.zero_() if projection.bias is None else head.means.bias.copy_(
+                    head._rows(projection.bias, 3)
+                )
     for role in ("student", "average")[: 2 if policy == "dx" else 1]:
         with torch.no_grad():
             policy_of = student.policy(student.model.shared.view(role), states(row), RAW, conditioning(row))
@@ -106,12 +109,15 @@ def test_gradients_equal_those_of_two_models(row: Row, checkpointing: bool) -> N
     student = student_of(row, base)
     disturb(student)
     family = student.family
-    site, head = new_head(reference, family, student.facts)
-    reference.add_adapter(adapter_config(dict.fromkeys(family.adapter_targets(reference), 4), 2.0, 0.0), "default")
-    attach_head(reference, site, head)
+    targets = family.adapter_targets(reference)
+    for start, network in family.networks(reference).items():
+        site, head = new_head(network, family, student.facts)
+        own = [path.removeprefix(start) for path in targets if path.startswith(start)]
+        network.add_adapter(adapter_config(dict.fromkeys(own, 4), 2.0, 0.0), "default")
+        attach_head(network, site, head)
+        head.requires_grad_(True)
     for path in family.trained_in_full:
         reference.get_submodule(path).requires_grad_(True)
-    head.requires_grad_(True)
     theirs = {
         name.replace(".default.", "."): value for name, value in reference.named_parameters() if value.requires_grad
     }

@@ -45,7 +45,8 @@ def network(name: str) -> tuple[Callable[[], nn.Module], Callable[[Path], nn.Mod
     return ZOO[name].build, family_of(name).load
 
 
-NETWORKS = {name: network(name) for name in ("dit", *ZOO)}
+# Those that lie in a folder of their own.
+NETWORKS = {name: network(name) for name in ("dit", *(name for name, row in ZOO.items() if len(row.components) == 1))}
 VAES = {
     f"vae of {name}": (
         lambda name=name: tiny_vae(name),

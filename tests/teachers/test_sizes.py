@@ -40,7 +40,7 @@ def test_the_factor_is_that_of_the_stock_pipeline(row: Row, factor: int, tmp_pat
     assert sized.vae_factor == factor
     assert cells * factor == (pipeline.vae_scale_factor_spatial if row.makes_videos else pipeline.vae_scale_factor)
     # The pipelines of Sana and Wan take multiples of 32 and 16 alone.
-    multiple = max({"sana": 32, "wan": 16, "wan-ti2v": 16}.get(row.family, 0), 2 * factor)
+    multiple = max({"sana": 32, **dict.fromkeys(("wan", "wan-ti2v", "wan-a14b"), 16)}.get(row.family, 0), 2 * factor)
     assert (family.vae_factor, sized.size_multiple, sized.name) == (FACTORS.get(row.family, 8), multiple, row.family)
     factory = family.encoders(preset.teacher)
     assert (factory.downsampling, factory.size_multiple) == (factor, multiple)

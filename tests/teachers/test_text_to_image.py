@@ -157,7 +157,7 @@ def test_a_channel_of_the_whole_token_reaches_its_four_positions() -> None:
 @every_family
 def test_an_outline_has_the_names_and_shapes_of_the_model_and_no_weights(row: Row, tmp_path) -> None:
     model = row.build()
-    model.save_pretrained(tmp_path / "transformer")
+    row.save(tmp_path)
     outline = family_of(row.family).outline(tmp_path)
     assert {name: value.shape for name, value in outline.state_dict().items()} == {
         name: value.shape for name, value in model.state_dict().items()

@@ -56,10 +56,10 @@ def test_a_base_in_fp8_trains_as_one_that_was_rounded(row: Row, checkpointing: b
     assert len(stored) > 4 and not any(value.requires_grad for value in stored)
     # What is trained, and the projection that the teacher keeps, are whole.
     assert {value.dtype for value in student.model.parameters()} == {torch.float32}
-    assert (
-        student.model.shared.view("teacher").get_submodule(student.family.head_site(base).projection).weight.dtype
-        == torch.float32
-    )
+    teacher, path = student.model.shared.view("teacher"), row.head_site.projection
+    assert {teacher.get_submodule(start + path).weight.dtype for start in student.family.networks(base)} == {
+        torch.float32
+    }
 
 
 @every_family

@@ -28,6 +28,7 @@ from ..network import (
     SCHEDULER_FOLDER,
     check_whole,
     dtype_of,
+    refuse_two_networks,
     rollouts_of,
     write_network,
     write_scheduler,
@@ -81,6 +82,7 @@ class MergedFormat(ComparedFormat):
     name = "merged"
 
     def check(self, facts: StudentFacts, request: ExportRequest) -> None:
+        refuse_two_networks(facts, request)
         check_whole(facts, request)
         if not request.with_base:
             raise UsageError(

@@ -21,12 +21,13 @@ from ...students.student import Student
 from ...teachers import family_of
 from ...teachers.base import Network
 from ...teachers.text_to_image import TextToImageFamily
+from ..halves import TRANSFORMER
 from ..network import (
     SCHEDULER_FOLDER,
-    TRANSFORMER,
     check_whole,
     dtype_of,
     plain_config,
+    refuse_two_networks,
     write_json,
     write_network,
 )
@@ -56,6 +57,7 @@ class PiflowSchedulerFormat(ComparedFormat):
     stock = True
 
     def check(self, facts: StudentFacts, request: ExportRequest) -> None:
+        refuse_two_networks(facts, request)
         check_whole(facts, request)
         if not request.with_base or request.quantise is not None:
             raise UsageError(f"--no-base and --quantise are not for the format {self.name}", "leave them out")

@@ -18,12 +18,12 @@ from ...teachers.text_to_image import TextToImageFamily
 from ...weights.locate import hub_id
 from ..card import sampling_call, saved
 from ..copies import is_part
+from ..halves import by_part
 from ..network import (
     SCHEDULER_FOLDER,
     base_reference,
     check_whole,
     dtype_of,
-    network_part,
     rollouts_of,
     write_json,
     write_network,
@@ -54,16 +54,14 @@ class PipelineFormat(ComparedFormat):
 
     def write(self, student: Student, folder: Path, request: ExportRequest, console: Console) -> dict[str, object]:
         facts, dtype = student.facts, dtype_of(request, student)
-        reference = None if request.with_base else base_reference(facts, request)
-        part = network_part(student.family)
-        write_network(student, folder / part, dtype, reference=reference)
+        index: dict[str, object] = {"_diffusers_version": diffusers.__version__}
+        for part, network in by_part(student).items():
+            reference = None if request.with_base else base_reference(facts, request, part)
+            write_network(network, folder / part, dtype, reference=reference)
+            kind = type(root(network.model))
+            index[part] = [transformer_module(kind), transformer_class(kind)]
         write_scheduler(student, folder / SCHEDULER_FOLDER)
-        kind = type(root(student.model))
-        index = {
-            "_diffusers_version": diffusers.__version__,
-            part: [transformer_module(kind), transformer_class(kind)],
-            SCHEDULER_FOLDER: [SCHEDULER, "PolicyScheduler"],
-        }
+        index[SCHEDULER_FOLDER] = [SCHEDULER, "PolicyScheduler"]
         parts = text_parts if isinstance(student.family, TextToImageFamily) else class_parts
         write_json(folder / INDEX_NAME, index | parts(student, folder, request, console))
         self.dtype = dtype
@@ -74,8 +72,8 @@ class PipelineFormat(ComparedFormat):
     def verify(self, student: Student, folder: Path, request: ExportRequest) -> float:
         dtype = dtype_of(request, student)
         index = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
-        part = network_part(student.family)
-        own = (part, SCHEDULER_FOLDER, "_class_name")
+        halves = by_part(student)
+        own = (*halves, SCHEDULER_FOLDER, "_class_name")
         others = [name for name, value in index.items() if is_part(value) and name not in own]
         device = next(root(student.model).parameters()).device
         with reading_back():
@@ -83,9 +81,11 @@ class PipelineFormat(ComparedFormat):
             pipeline = DiffusionPipeline.from_pretrained(
                 folder, trust_remote_code=True, torch_dtype=dtype, **dict.fromkeys(others)
             )
-            network = getattr(pipeline, part).to(device)
+            networks = {part: getattr(pipeline, part).to(device) for part in halves}
             if request.with_base:
-                check_weights(merged_weights(student), network)
+                for part, half in halves.items():
+                    check_weights(merged_weights(half), networks[part])
+            network = student.family.together(list(networks.values()))
             return difference(student, dtype, by_pipeline(student, network, pipeline.scheduler))
 
     def snippet(self, facts: StudentFacts, place: str, sizes: str = "") -> str:

@@ -182,7 +182,9 @@ def trained_parts(outline: Outline) -> dict[str, int]:
     if outline.preset.adapter is None:
         return {"all weights": count(student.model.parameters())}
     family, model = student.family, root(student.model)
-    heads = tuple(f"{start}{family.head_site(network).projection}." for start, network in family.networks(model).items())
+    heads = tuple(
+        f"{start}{family.head_site(network).projection}." for start, network in family.networks(model).items()
+    )
     parts = {"adapters": 0, "head": 0, "copies": 0}
     for name, value in student.model.named_parameters():
         kind = "adapters" if ".lora_" in name else "head" if name.startswith(heads) else "copies"

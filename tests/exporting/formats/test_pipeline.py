@@ -160,10 +160,10 @@ def test_weights_are_in_the_dtype_that_is_asked_for_and_heads_in_float32(name, d
     ZOO[name].save(tmp_path / "base") if name in ZOO else None
     folder = export(student(name, tmp_path / "base"), "pipeline", tmp_path / "out", dtype=dtype)
     own = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
-    part = ZOO[name].component if name in ZOO else "transformer"
-    for key, value in load_file(folder / part / WEIGHTS).items():
-        kept = weights.is_of_head(key) or any(part in key for part in WHOLE.get(name, ()))
-        assert value.dtype == (torch.float32 if kept else own), key
+    for network in ZOO[name].components if name in ZOO else ("transformer",):
+        for key, value in load_file(folder / network / WEIGHTS).items():
+            kept = weights.is_of_head(key) or any(part in key for part in WHOLE.get(name, ()))
+            assert value.dtype == (torch.float32 if kept else own), key
 
 
 def test_a_base_in_bfloat16_stays_in_it(base, tmp_path) -> None:
