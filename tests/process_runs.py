@@ -46,9 +46,14 @@ def whole(tiny_teacher: Path, folder: Path) -> list[str]:
     ]
 
 
-def adapters(tiny_teacher: Path, folder: Path) -> list[str]:
+def two_networks(tiny_teacher: Path, folder: Path) -> list[str]:
+    """Adapters of two networks, of which each backward pass reaches one."""
+    return adapters(tiny_teacher, folder, "wan-a14b")
+
+
+def adapters(tiny_teacher: Path, folder: Path, family: str = "flux") -> list[str]:
     """A student of adapters with dropout, from noise alone over two segments."""
-    path, _ = zoo_preset(ZOO["flux"], folder)
+    path, _ = zoo_preset(ZOO[family], folder)
     sources = texts(folder, "cat", "dog", "a sun", "rain")
     checkpointing = ["--set", "optimisation.gradient_checkpointing=true"]
     return [

@@ -175,6 +175,10 @@ class EncodedPrompts:
                 f"--offload {request.offload}: the CPU is where weights are moved to",
                 "leave --offload out, or choose --device cuda",
             )
+        if request.loras and len(family.own_parts) > 1:
+            raise UsageError(
+                "--lora: the model has two networks, and a LoRA does not say of which it is", "leave --lora out"
+            )
         check_files(request.loras)
         folder = locate(base, revision, ENCODERS)
         if not (folder / "vae").is_dir():
@@ -205,7 +209,7 @@ class EncodedPrompts:
         if self.precision == "fp8":
             # After all adapters are there, which would be stored like the layers that they are put on.
             store_in_fp8(model, family.kept_whole(model) | layers_under_magnitudes(model))
-        _place(pipeline, request, device)
+        _place(pipeline, family, model, request, device)
         vae = family.load_vae(self.folder).to(device)
 
         @torch.no_grad()
@@ -266,12 +270,15 @@ def _in_dtype(text: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tenso
     return {name: value.to(dtype) if value.is_floating_point() else value for name, value in text.items()}
 
 
-def _place(pipeline: Any, request: SampleRequest, device: torch.device) -> None:
-    """Move the network to ``device``, layer by layer if asked, and compile the blocks that it repeats."""
+def _place(
+    pipeline: Any, family: TextToImageFamily, model: Network, request: SampleRequest, device: torch.device
+) -> None:
+    """Move the network ``model`` to ``device``, layer by layer if asked, and compile the blocks that it repeats."""
     if request.compile:
         settings: Any = torch._dynamo.config
         settings.recompile_limit = RECOMPILATIONS
-        pipeline.transformer.compile_repeated_blocks()
+        for network in family.parts(model).values():
+            network.compile_repeated_blocks()
     if request.offload == "none":
         pipeline.to(device)
     elif request.offload == "model":

@@ -31,7 +31,7 @@ from ..weights.quantisation import compute_in_float32, offload, store_in_fp8
 from .loop import Session
 from .machine import check_machine
 from .optimizer import make_optimizer
-from .parallel import shard
+from .parallel import exchange_all, shard
 from .previews import open_gallery
 from .settings import batch_plan, imitation_config
 
@@ -124,6 +124,8 @@ def _replicate(
     _, student, _ = models
     optimizer = _optimizer(student, preset, accelerator.device, console)
     _spare_frozen(root(student))
+    if accelerator.num_processes > 1:
+        exchange_all(root(student), student.parameters())
     return accelerator.prepare(root(student), optimizer)
 
 

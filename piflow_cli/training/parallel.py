@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ..core.tensors import whole
+from ..teachers.network_pair import NetworkPair
 
 DDP, FSDP2, AUTO = "ddp", "fsdp2", "auto"
 
@@ -27,6 +29,22 @@ class Parallel:
         return f"{self.way}: {self.reason}"
 
 
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The transformer blocks, in order of the model's attributes; of two networks, those of both."""
+    networks = model.networks if isinstance(model, NetworkPair) else (model,)
+    lists = (child for network in networks for child in network.children() if isinstance(child, nn.ModuleList))
+    return [block for blocks in lists for block in blocks]
+
+
+def exchange_all(model: nn.Module, trained: Iterable[nn.Parameter]) -> None:
+    """Let the gradients of all that is ``trained`` in ``model`` be there when processes exchange them (DDP).
+
+    A backward pass reaches one of two networks, and DDP waits for both.
+    """
+    if isinstance(model, NetworkPair):
+        model.reach(trained)
+
+
 def shard(model: nn.Module, device: torch.device) -> None:
     """Share the parameters of ``model`` out among the processes, in place (FSDP2, ``torch.distributed.fsdp``).
 
@@ -39,10 +57,8 @@ def shard(model: nn.Module, device: torch.device) -> None:
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
-    for child in model.children():
-        if isinstance(child, nn.ModuleList):
-            for block in child:
-                fully_shard(block, mesh=mesh, reshard_after_forward=True)
+    for block in blocks_of(model):
+        fully_shard(block, mesh=mesh, reshard_after_forward=True)
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
 
 

@@ -14,7 +14,7 @@ from datetime import timedelta
 import pytest
 import torch
 from own_process import piflow
-from process_runs import adapters, same, trained, whole
+from process_runs import adapters, same, trained, two_networks, whole
 
 from piflow_cli.errors import UsageError
 from piflow_cli.presets.resolve import load
@@ -23,7 +23,7 @@ from piflow_cli.system.processes import process_count
 from piflow_cli.training import opening
 
 
-@pytest.mark.parametrize("student", [whole, adapters])
+@pytest.mark.parametrize("student", [whole, adapters, two_networks])
 def test_two_processes_train_and_resume_as_one_does(cli, text_encoders, tiny_teacher, tmp_path, student) -> None:
     # One process encodes the texts, by the fixture's encoders; the two find them in the cache.
     arguments = ["distill", *student(tiny_teacher, tmp_path), "--quiet", "--device", "cpu"]

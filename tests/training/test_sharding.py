@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from process_runs import adapters, losses, same, whole
+from process_runs import adapters, losses, same, two_networks, whole
 
 from piflow_cli.errors import UsageError
 from piflow_cli.presets.resolve import resolve
@@ -23,8 +23,9 @@ def by(processes: int, way: str) -> list[str]:
     return ["--num-processes", str(processes), "--parallel", way]
 
 
-def test_a_run_of_one_process_goes_on_with_shared_weights(cli, text_encoders, tiny_teacher, tmp_path) -> None:
-    arguments = ["distill", *adapters(tiny_teacher, tmp_path), "--quiet", "--device", "cpu"]
+@pytest.mark.parametrize("student", [adapters, two_networks])
+def test_a_run_of_one_process_goes_on_with_shared_weights(cli, text_encoders, tiny_teacher, tmp_path, student) -> None:
+    arguments = ["distill", *student(tiny_teacher, tmp_path), "--quiet", "--device", "cpu"]
     assert cli(*arguments, "--output", str(tmp_path / "one")).code == 0
     two = [*arguments, "--output", str(tmp_path / "two")]
     assert cli(*two, "--iterations", "2").code == 0

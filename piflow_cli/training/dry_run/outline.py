@@ -23,6 +23,7 @@ from ...teachers.encoders import EMPTY, NEGATIVE_PREFIX
 from ...teachers.folders import outline_folder
 from ...teachers.text_to_image import TextToImageFamily
 from ...weights.quantisation import LAYERS, delicate
+from ..parallel import blocks_of
 from ..settings import batch_plan, imitation_config
 from .memory import WIDE, Bytes, Estimate, MemorySettings, WeightCounts, checkpoint_bytes, estimate
 from .rehearsal import Cast, graph_of, rehearse
@@ -98,11 +99,6 @@ def _matrices(model: nn.Module, whole: set[str], fp8: bool) -> dict[int, int]:
         for path, layer in model.named_modules()
         if isinstance(layer, nn.Linear) and not any(re.search(pattern, path) for pattern in spared)
     }
-
-
-def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """The transformer blocks, in order of the model's attributes."""
-    return [block for child in model.children() if isinstance(child, nn.ModuleList) for block in child]
 
 
 def memory_of(outline: Outline, samples: int, processes: int = 1, sharded: bool = False) -> Estimate:

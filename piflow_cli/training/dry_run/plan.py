@@ -174,7 +174,8 @@ def _guidance(preset: Preset) -> str:
     if teacher.guidance_mode == "embedded":
         return f"{teacher.guidance:g}, an input of the network"
     low, high = teacher.guidance_interval
-    return f"{teacher.guidance:g} for sigma in [{low:g}, {high:g}], {teacher.guidance_mode}"
+    second = "" if teacher.guidance_2 is None else f", and {teacher.guidance_2:g} of the second network,"
+    return f"{teacher.guidance:g}{second} for sigma in [{low:g}, {high:g}], {teacher.guidance_mode}"
 
 
 def _millions(number: int) -> str:
