@@ -94,7 +94,7 @@ class Row:
     @property
     def components(self) -> tuple[str, ...]:
         """What its stock pipeline calls its networks."""
-        return family_of(self.family).own_parts
+        return tuple(family_of(self.family).own_parts)
 
     def build(self) -> nn.Module:
         """The model, every weight random."""

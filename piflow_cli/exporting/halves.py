@@ -12,7 +12,7 @@ TRANSFORMER = "transformer"
 
 def network_parts(family: TeacherFamily) -> tuple[str, ...]:
     """What the networks are called in pipelines of a family, and their folders there."""
-    return family.own_parts if isinstance(family, TextToImageFamily) else (TRANSFORMER,)
+    return tuple(family.own_parts) if isinstance(family, TextToImageFamily) else (TRANSFORMER,)
 
 
 def by_part(student: Student) -> dict[str, Student]:

@@ -226,13 +226,16 @@ class TextToImageFamily(TeacherFamily):
         return kind(**{**parts, **self.parts(model), "scheduler": scheduler}, **self.pipeline_options)
 
     @property
-    def own_parts(self) -> tuple[str, ...]:
-        """What the stock pipeline calls the networks of the teacher."""
-        return (self.component,)
+    def own_parts(self) -> Mapping[str, str]:
+        """By what the stock pipeline calls each network of the teacher, the beginning of its names in ours."""
+        return {self.component: ""}
+
+    def networks(self, model: Network) -> Mapping[str, Network]:
+        return {start: model.get_submodule(start[:-1]) if start else model for start in self.own_parts.values()}
 
     def parts(self, model: Network) -> dict[str, Network]:
         """The networks of ``model`` by their names in the stock pipeline."""
-        return {self.component: model}
+        return dict(zip(self.own_parts, self.networks(model).values(), strict=True))
 
     def saved(self, call: str, name: str) -> tuple[str, str]:
         """A line of imports, and a statement that saves what the ``call`` of the stock pipeline makes as ``name``."""

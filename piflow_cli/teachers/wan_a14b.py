@@ -20,8 +20,8 @@ from .network_pair import NetworkPair
 from .wan import TOKEN_TIMES, WanFamily
 
 BOUNDARY = "boundary_ratio"  # what indices call the noise level of the boundary
-PARTS = ("transformer", "transformer_2")  # what pipelines call the networks, of noisier states first
-STARTS = ("high_noise.", "low_noise.")  # how the names of their layers begin in ours
+# What pipelines call the networks, of noisier states first, and how the names of their layers begin in ours.
+PARTS = MappingProxyType({"transformer": "high_noise.", "transformer_2": "low_noise."})
 
 
 class WanA14BFamily(WanFamily):
@@ -35,14 +35,8 @@ class WanA14BFamily(WanFamily):
     pipeline_options = MappingProxyType({BOUNDARY: edge_of(name)})
 
     @property
-    def own_parts(self) -> tuple[str, ...]:
+    def own_parts(self) -> Mapping[str, str]:
         return PARTS
-
-    def networks(self, model: Network) -> Mapping[str, Network]:
-        return dict(zip(STARTS, model.networks, strict=True))
-
-    def parts(self, model: Network) -> dict[str, Network]:
-        return dict(zip(PARTS, model.networks, strict=True))
 
     def load(self, folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
         self._config(folder)
@@ -57,7 +51,7 @@ class WanA14BFamily(WanFamily):
                 torch.bfloat16,
                 **quantised_loading(precision, [path.removeprefix(start) for path in keep if path.startswith(start)]),
             )
-            for start, place in zip(STARTS, _places(folder), strict=True)
+            for start, place in zip(PARTS.values(), _places(folder), strict=True)
         ]
         return self.together(networks)
 
@@ -82,7 +76,7 @@ class WanA14BFamily(WanFamily):
     def _check_index(self, folder: Path, index: Mapping[str, Any]) -> None:
         boundary = family_kind(self.name).boundary
         if index.get(TOKEN_TIMES):
-            super()._check_index(folder, {**index, PARTS[1]: None})
+            super()._check_index(folder, {**index, "transformer_2": None})
         if index and index.get(BOUNDARY) != boundary:
             told = "says nothing of a second network" if index.get(BOUNDARY) is None else f"says {index[BOUNDARY]}"
             raise UsageError(

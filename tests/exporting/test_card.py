@@ -132,31 +132,37 @@ def test_the_card_of_a_digits_student_has_a_picture_and_its_snippet_runs(tmp_pat
         export(replace(asked, output=tmp_path / "other", prompts=("a fox",)), Console(quiet=True))
 
 
-def test_the_snippet_of_a_flux_student_runs_the_stock_pipeline(tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("name", ["flux", "sd15", "wan-a14b"])
+def test_the_snippet_of_a_student_runs_the_stock_pipeline(name, tmp_path, monkeypatch) -> None:
     """Only the text encoders and the VAE are stood in for: the call gets embeddings, and ends in latents."""
-    row, stock = ZOO["flux"], diffusers.FluxPipeline
+    row = ZOO[name]
     row.save(tmp_path / "base")
     student = adapted(row, row.build())
     disturb(student)
-    facts = replace(student.facts, base=str(tmp_path / "base"))
-    save_adapter(Student(student.family, student.model, facts), tmp_path / "adapter")
+    family, facts = student.family, replace(student.facts, base=str(tmp_path / "base"))
+    save_adapter(Student(family, student.model, facts), tmp_path / "adapter")
+    stock, size = family.pipeline_class, {"height": 64, "width": 96}
+    frames = {"num_frames": 9} if row.makes_videos else {}
 
     class Pipeline:
         @staticmethod
-        def from_pretrained(base, transformer, scheduler, torch_dtype):
+        def from_pretrained(base, *, torch_dtype, **given):
             assert (base, torch_dtype) == (facts.base, torch.bfloat16)
-            pipeline = student.family.pipeline(transformer, scheduler)
+            assert family.own_parts.keys() <= given.keys()
+            absent = dict.fromkeys(stock._get_signature_keys(stock)[0])
+            pipeline = stock(**{**absent, **family.pipeline_options, **given})
             text = {name: value[None].to(torch_dtype) for name, value in row.encode(7).items()}
 
-            def call(prompt, **options):
-                latents = pipeline(**text, **options, height=64, width=96, output_type="latent").images
-                assert options == {"num_inference_steps": 2, "guidance_scale": 3.5} and torch.isfinite(latents).all()
-                return SimpleNamespace(images=[Image.new("RGB", (8, 8))])
+            def call(prompt, output_type="pil", **options):
+                assert options["num_inference_steps"] == 2 and options["guidance_scale"] in (1.0, 3.5)
+                told = {**family.pipeline_inputs(text), **options, **size, **frames}
+                assert torch.isfinite(pipeline(**told, output_type="latent")[0]).all()
+                picture = Image.new("RGB", (8, 8))
+                return SimpleNamespace(images=[picture], frames=[[picture, picture]])
 
             return SimpleNamespace(to=lambda device: call)
 
-    monkeypatch.setattr(diffusers, "FluxPipeline", Pipeline)
-    monkeypatch.setattr(type(student.family), "pipeline_class", stock)
+    monkeypatch.setattr(diffusers, family.pipeline_name, Pipeline)
     monkeypatch.chdir(tmp_path)
     exec(AdapterFormat().snippet(facts, str(tmp_path / "adapter")), {})
-    assert (tmp_path / "fox.png").is_file()
+    assert (tmp_path / ("fox.gif" if row.makes_videos else "fox.png")).is_file()

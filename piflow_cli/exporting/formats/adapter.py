@@ -38,7 +38,7 @@ from diffusers import {pipeline}
 student = piflow.load_student({place!r}, dtype=torch.bfloat16)
 pipeline = {pipeline}.from_pretrained(
     {base},
-    transformer=student.model.base,
+    {networks},
     scheduler=student.scheduler(patch=student.family.token_positions),
     torch_dtype=torch.bfloat16,
 ).to("cuda" if torch.cuda.is_available() else "cpu")
@@ -118,7 +118,7 @@ class AdapterFormat:
             return CLASS_SNIPPET.format(place=place)
         imports, base = base_told(facts.base)
         more, ending = family.saved(f"pipeline({sampling_call(facts, sizes)})", "fox")
-        told = {"pipeline": family.pipeline_name, "base": base, "ending": ending}
+        told = {"pipeline": family.pipeline_name, "base": base, "ending": ending, "networks": _networks(family)}
         return imports + more + TEXT_SNIPPET.format(place=place, **told)
 
     def _reduce(self, student: Student, rank: int) -> dict[str, object]:
@@ -137,6 +137,14 @@ class AdapterFormat:
         with holding(student, StoredWeights(Path(WEIGHTS_NAME), self._intended)):
             moved = largest_difference(velocities(student, inputs), before)
         return {"rank": rank, "rank_error": math.sqrt(lost / whole) if whole > 0 else 0.0, "rank_policy_change": moved}
+
+
+def _networks(family: TextToImageFamily) -> str:
+    """The arguments that hand a student's networks to the stock pipeline."""
+    base = {part: f"student.model.base.{start}".removesuffix(".") for part, start in family.own_parts.items()}
+    # A base's own index says where its second network begins, and not where the student's does.
+    told = family.pipeline_options if len(base) > 1 else {}
+    return ",\n    ".join(f"{name}={value}" for name, value in {**base, **told}.items())
 
 
 def reduced(first: Tensor, second: Tensor, rank: int) -> tuple[Tensor, Tensor, float, float]:

@@ -61,7 +61,7 @@ scheduler = kind.from_pretrained(place, subfolder="{SCHEDULER_FOLDER}")
 """
 TEXT_SAMPLING = """\
 pipeline = {pipeline}.from_pretrained(
-    {base}, transformer=transformer, scheduler=scheduler, torch_dtype=torch.bfloat16
+    {base}, {part}=transformer, scheduler=scheduler, torch_dtype=torch.bfloat16
 ).to("cuda" if torch.cuda.is_available() else "cpu")
 {ending}
 """
@@ -135,7 +135,7 @@ class MergedFormat(ComparedFormat):
             imports, base = base_told(facts.base)
             loading = LOADING.format(place=place, pipeline=f", {family.pipeline_name}")
             more, ending = family.saved(f"pipeline({sampling_call(facts, sizes)})", "image")
-            told = {"pipeline": family.pipeline_name, "base": base, "ending": ending}
+            told = {"pipeline": family.pipeline_name, "base": base, "ending": ending, "part": family.component}
             return imports + more + loading + TEXT_SAMPLING.format(**told)
         return LOADING.format(place=place, pipeline="") + CLASS_SAMPLING.format(nfe=facts.nfe)
 
