@@ -32,18 +32,27 @@ def of_two_networks(teacher: TeacherSection, sections: Mapping[str, Any]) -> Ite
         yield from _off_the_boundary(policy, boundary)
 
 
+def shifts_onto(boundary: float, policy: PolicySection) -> list[float]:
+    """The shifts under which a segment starts at the noise level ``boundary``: the second, the third and so on."""
+    return [round(boundary * (1 - raw) / (raw * (1 - boundary)), DIGITS) for raw in _edges(policy)]
+
+
+def _edges(policy: PolicySection) -> list[float]:
+    """The raw times at which all segments but the first start."""
+    length = segment_length(policy.nfe, policy.final_step_scale)
+    return [1 - index * length for index in range(1, policy.nfe)]
+
+
 def _off_the_boundary(policy: PolicySection, boundary: float) -> Iterator[Contradiction]:
     """A fault where no segment of a student starts on the ``boundary``, and the shifts under which one does."""
     if policy.nfe == 1:
         what = f"is 1, and a teacher of two networks needs a segment on each side of the noise level {boundary:g}"
         yield Contradiction("policy.nfe", what, (Mend("policy.nfe", 2),), ("teacher.family",))
         return
-    length = segment_length(policy.nfe, policy.final_step_scale)
-    edges = [1 - index * length for index in range(1, policy.nfe)]
-    levels = [policy.shift * raw / (1 + (policy.shift - 1) * raw) for raw in edges]
+    levels = [policy.shift * raw / (1 + (policy.shift - 1) * raw) for raw in _edges(policy)]
     if any(abs(level - boundary) <= ON_EDGE for level in levels):
         return
-    shifts = [round(boundary * (1 - raw) / (raw * (1 - boundary)), DIGITS) for raw in edges]
+    shifts = shifts_onto(boundary, policy)
     told = " or ".join(f"{shift:g} ({index} of {policy.nfe} above)" for index, shift in enumerate(shifts, 1))
     what = (
         f"is {policy.shift:g}, and no segment starts at the noise level {boundary:g}, where the second network takes"

@@ -19,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -91,12 +92,16 @@ def traced_session(preset: str, settings: Sequence[str], *, small: bool) -> Iter
     from sessions import parameters_that_move, session_of
     from watching import Watch
 
-    from piflow_cli.presets.families import CLASS, conditioning_of
+    from piflow_cli.presets.families import CLASS, boundary_of, conditioning_of
     from piflow_cli.presets.resolve import load
+    from piflow_cli.presets.two_networks import shifts_onto
 
     shipped = load(preset)
     whole, batch = shipped.optimisation.batch_size, shipped.optimisation.device_batch_size
-    segments = [f"policy.nfe={min(TRACED, shipped.policy.nfe)}"]
+    traced = replace(shipped.policy, nfe=min(TRACED, shipped.policy.nfe))
+    segments = [f"policy.nfe={traced.nfe}"]
+    if (boundary := boundary_of(shipped.teacher.family)) is not None:
+        segments.append(f"policy.shift={shifts_onto(boundary, traced)[0]}")
     batch = whole if batch is None else batch
     rounds = min(TRACED, whole // batch) if conditioning_of(shipped.teacher.family) == CLASS else 1
     AcceleratorState._reset_state(True)

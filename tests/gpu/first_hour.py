@@ -80,6 +80,7 @@ PARTS = (
     step("sana"),
     step("wan21-1.3b"),
     step("wan22-5b"),
+    step("wan22-a14b"),
     step("sdxl"),
     step("sd15"),
     step("imagenet-dit"),

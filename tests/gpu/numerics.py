@@ -116,6 +116,7 @@ CASES = (
     Case("Stable Diffusion XL", (1, *SDXL), "gm", 8, 3.2, SD * QUARTER, ("sdxl",), predicts=SD_PREDICTS),
     Case("Stable Diffusion 1.5", (1, *SD15), "gm", 8, 3.2, SD * QUARTER, ("sd15",), predicts=SD_PREDICTS),
     Case("video", (1, 16, 21, 60, 104), "gm", 8, 3.0, QUARTER, ("wan21-1.3b",), dtype=BF16),
+    Case("video of two networks", (1, 16, 21, 60, 104), "gm", 8, 9.3333, QUARTER, ("wan22-a14b",), dtype=BF16),
     Case("video of Wan 2.2 TI2V", (1, 48, 31, 44, 80), "gm", 8, 5.0, QUARTER, ("wan22-5b",), dtype=BF16),
     Case("DX of FLUX", (1, *FLUX), "dx", 10, 3.2, QUARTER, ("flux-dev-dx", "qwen-image-dx")),
     Case("DX of FLUX in bf16, batch 3", (3, *FLUX), "dx", 10, 3.2, QUARTER, dtype=BF16),

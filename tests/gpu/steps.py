@@ -50,9 +50,11 @@ def opened(name: str, device: str, narrow: bool) -> Session:
         return sessions.session_of(name, small=True, batch=2, device=device)
     from zoo import ZOO
 
-    sizes = ZOO[preset.teacher.family].config
+    row = ZOO[preset.teacher.family]
+    sizes = row.config
     sizes |= {key: value for key, value in LONGER.items() if key in sizes}
     settings = [f"{key}={value}" for key, value in NARROW.items() if preset.policy.kind == "gm" or "logstd" not in key]
+    settings += [f"policy.{key}={value}" for key, value in row.policy.items()]
     return sessions.session_of(name, settings, small=True, batch=2, device=device, sizes=sizes)
 
 

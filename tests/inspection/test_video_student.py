@@ -46,8 +46,9 @@ def test_maps_are_of_the_middle_frame() -> None:
     assert maps.logstd.equal(found.logstd) and thin(video_policy()).x_src.shape == (1, 2, 3, 4, 5)
 
 
-def test_a_student_of_videos_is_inspected(cli, text_encoders, unrendered, tmp_path: Path) -> None:
-    adapter = saved_student(ZOO["wan"], tmp_path)
+@pytest.mark.parametrize("name", ["wan", "wan-a14b"])
+def test_a_student_of_videos_is_inspected(cli, text_encoders, unrendered, tmp_path: Path, name: str) -> None:
+    adapter = saved_student(ZOO[name], tmp_path)
     options = ["--teacher", str(tmp_path / "tiny.yaml"), "--seeds", "3", "--height", "32", "--width", "48"]
     outcome = cli(
         "inspect-policy", str(adapter), "a fox", *options, "--slice", "2,1", "--quiet", "--output", str(tmp_path / "o")
