@@ -17,6 +17,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 from zoo import EDITS, WIDTH, ZOO, student_of, zoo_preset
 
 from piflow_cli.app import main
+from piflow_cli.presets.families import boundary_of
 from piflow_cli.students.adapters import save_adapter
 
 # Of the two factors of a LoRA on a layer of the tiny FLUX.
@@ -32,7 +33,8 @@ def inputs(root: Path, teacher: Path) -> dict[str, Path]:
             "distill", "--teacher", str(teacher), "--policy", policy, "--iterations", "1", "--output", str(root / name)
         )
     files |= text_student(root / "flux")
-    files |= video_student(root / "wan") | edit_student(root / "kontext")
+    files |= video_student(root / "wan", "wan", "video") | video_student(root / "wan-a14b", "wan-a14b", "pair")
+    files |= edit_student(root / "kontext")
     for name in ("run2", "run3"):
         files[name] = shutil.copytree(files["run"], root / name)
     files |= {"teacher": teacher, "teacherbase": teacher.parent / "teacher"}
@@ -87,20 +89,21 @@ def text_student(folder: Path) -> dict[str, Path]:
     return {"text": folder / "adapter", "base": folder / "base", "preset": preset}
 
 
-def video_student(folder: Path) -> dict[str, Path]:
-    """A student of videos with adapters on a whole pipeline."""
+def video_student(folder: Path, family: str, called: str) -> dict[str, Path]:
+    """A student of videos with adapters on a whole pipeline, ``called`` so, its base and its preset."""
     folder.mkdir()
-    row = ZOO["wan"]
+    row = ZOO[family]
     preset, read = zoo_preset(row, folder)
     shutil.rmtree(folder / "base")
     umt5 = UMT5EncoderModel(UMT5Config(vocab_size=8, d_model=WIDTH, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    parts = (tokenizer(512), umt5.eval(), tiny_vae(row.family), scheduler, row.build())
-    diffusers.WanPipeline(*parts).save_pretrained(folder / "base")
     student = student_of(row, row.build())
+    parts, told = (tokenizer(512), umt5.eval(), tiny_vae(family), scheduler), student.family.parts(row.build())
+    boundary = {} if boundary_of(family) is None else {"boundary_ratio": boundary_of(family)}
+    diffusers.WanPipeline(*parts, **told, **boundary).save_pretrained(folder / "base")
     student.facts = replace(student.facts, base=read.teacher.base)
     save_adapter(student, folder / "adapter")
-    return {"video": folder / "adapter", "videopreset": preset}
+    return {called: folder / "adapter", f"{called}preset": preset, f"{called}base": folder / "base"}
 
 
 def edit_student(folder: Path) -> dict[str, Path]:

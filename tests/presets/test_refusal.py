@@ -16,6 +16,7 @@ NULL_IN_ALL = (
     "teacher.revision",
     "teacher.config",
     "teacher.vae",
+    "teacher.guidance_2",
     "data.prompts",
     "data.captioned",
     "data.cache",
