@@ -6,22 +6,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 
 TEXTS = ("a fox", "no cat", "red")
 SIZE = (96, 64)
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))
-
-
-def euler(steps: int) -> FlowMatchEulerDiscreteScheduler:
-    """Even Euler steps at the shift 2, whatever a stock pipeline asks for."""
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=2.0)
-    set_timesteps = scheduler.set_timesteps
-    scheduler.set_timesteps = lambda *given, sigmas=None, mu=None, device=None: set_timesteps(
-        sigmas=np.linspace(1, 1 / steps, steps), device=device
-    )
-    return scheduler
 
 
 def picture(path: Path, seed: int, size: tuple[int, int] = (96, 64)) -> Path:

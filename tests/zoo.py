@@ -19,11 +19,13 @@ from tiny_presets import SMALL_POLICY, SUMMARY, optimisation
 from torch import Tensor, nn
 
 from piflow_cli.core.heads import HeadSite
+from piflow_cli.core.policies import components
 from piflow_cli.core.timegrid import TimeGrid
 from piflow_cli.presets.families import edge_of
 from piflow_cli.presets.resolve import resolve
 from piflow_cli.presets.schema import AdapterSection, Preset
 from piflow_cli.students.facts import StudentFacts
+from piflow_cli.students.shared_base import root
 from piflow_cli.students.student import Student, adapted_student
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.encoders import REFERENCE, with_negative
@@ -448,6 +450,21 @@ def disturb(student: Student) -> None:
     with torch.no_grad():
         for value in student.model.parameters():
             value.add_(0.05 * torch.randn(value.shape, generator=generator))
+
+
+def certain(row: Row, policy: str, monkeypatch: pytest.MonkeyPatch) -> Student:
+    """A new student whose policies are one velocity, that of the teacher, from end to end of a segment."""
+    for noise in ("BIAS_NOISE", "BIAS_NOISE_ALONE"):
+        monkeypatch.setattr(components, noise, 0.0)
+    student = student_of(row, row.build(), policy)
+    head = student.model.get_submodule(student.family.head_site(root(student.model)).projection)
+    # Components that are equal are their mean without width, and the teacher's velocity with rates of one.
+    with torch.no_grad():
+        if policy == "gm":
+            head.logstds[3].bias.fill_(-20.0)
+        elif policy == "momentum":
+            head.loggamma.bias.zero_()
+    return student
 
 
 def zoo_preset(row: Row, folder: Path, **changes: object) -> tuple[Path, Preset]:

@@ -4,7 +4,8 @@ import diffusers
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from edit_data import PICTURE, SIZE, euler
+from edit_data import PICTURE, SIZE
+from euler_steps import euler
 from PIL import Image
 from tiny_pipeline import tokenizer
 from tiny_vae import tiny_vae

@@ -4,7 +4,8 @@ import diffusers
 import pytest
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
-from edit_data import PICTURE, SIZE, euler
+from edit_data import PICTURE, SIZE
+from euler_steps import euler
 from exports import export
 from tiny_vae import tiny_vae
 from torch import Tensor, nn

@@ -4,11 +4,10 @@ from types import SimpleNamespace
 from weakref import ref
 
 import diffusers
-import numpy as np
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.hooks import group_offloading
+from euler_steps import euler, euler_at
 from helpers import seeded
 from tiny_vae import tiny_vae
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from zoo import (
     RAW,
     ZOO,
     Row,
+    certain,
     conditioning,
     disturb,
     every_family,
@@ -75,14 +75,20 @@ def test_the_stock_pipeline_samples_what_we_sample(row: Row, policy: str) -> Non
 def test_the_stock_pipeline_agrees_on_the_teachers_velocity(row: Row) -> None:
     """Euler steps by the pipeline's own call of the network, on a fixed grid of sigmas; others are in test_unets.py."""
     model, family, x = row.build(), family_of(row.family, row.guidance), states(row)
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=2.0)
-    set_timesteps = scheduler.set_timesteps
-    scheduler.set_timesteps = lambda *given, sigmas=None, mu=None, device=None: set_timesteps(
-        sigmas=np.linspace(1, 1 / 3, 3), device=device
-    )
-    theirs = by_pipeline(row, model, scheduler, x, 3)
+    theirs = by_pipeline(row, model, euler(3), x, 3)
     ours = sample_teacher(family, model, x, conditioning(row), 3, 2.0, Guidance())
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("row", FLOW.values(), ids=FLOW)
+def test_a_new_student_makes_what_its_teacher_does_in_euler_steps(row: Row, monkeypatch) -> None:
+    """Both by the stock pipeline; test_flux2.py has it for policies other than GM."""
+    student = certain(row, "gm", monkeypatch)
+    scheduler = student.scheduler(patch=student.family.token_positions)
+    scheduler.set_timesteps(2)
+    found = by_pipeline(row, root(student.model), scheduler, x := states(row), 2)
+    expected = by_pipeline(row, row.build(), euler_at(scheduler.sigmas[:-1].tolist()), x, 2)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @every_masked_family
@@ -124,12 +130,8 @@ def test_renormalised_guidance_is_the_stock_pipelines() -> None:
     preset = resolve("qwen-image", None, ["teacher.guidance_mode=renormalised"], {})
     guidance, model, x, steps = guidance_of(preset.teacher), row.build(), states(row), 3
     family = family_of(row.family, guidance.scale)
-    pipeline = family.pipeline(model, FlowMatchEulerDiscreteScheduler(shift=3.2))
+    pipeline = family.pipeline(model, euler(steps, 3.2))
     pipeline.set_progress_bar_config(disable=True)
-    scheduler, set_timesteps = pipeline.scheduler, pipeline.scheduler.set_timesteps
-    scheduler.set_timesteps = lambda *given, sigmas=None, mu=None, device=None: set_timesteps(
-        sigmas=np.linspace(1, 1 / steps, steps), device=device
-    )
     size = {"height": 8 * LATENTS[1], "width": 8 * LATENTS[2], "num_inference_steps": steps, "output_type": "latent"}
     given = family.pipeline_inputs(conditioning(row))
     theirs = row.unpacked(pipeline, pipeline(**given, **size, latents=row.packed(pipeline, x)).images, x)
