@@ -24,11 +24,16 @@ pytestmark = pytest.mark.usefixtures("text_encoders", "small_references")
 SIZES = ["--set", "data.sizes=[[96,64],[64,64]]"]
 
 
+def preset_of(name: str, folder: Path) -> Path:
+    """A preset of a family, and its base with a VAE, in ``folder``."""
+    path, _ = zoo_preset({**ZOO, **EDITS}[name], folder)
+    tiny_vae(name).save_pretrained(folder / "base" / "vae")
+    return path
+
+
 @pytest.fixture
 def preset(tmp_path) -> Path:
-    path, _ = zoo_preset(EDITS["flux-kontext"], tmp_path)
-    tiny_vae("flux-kontext").save_pretrained(tmp_path / "base" / "vae")
-    return path
+    return preset_of("flux-kontext", tmp_path)
 
 
 class Heard(Console):
@@ -47,7 +52,9 @@ def told(preset: Path, folder: Path, *more: str) -> list[str]:
     return ["distill", "--teacher", str(preset), "--data", str(folder), *cache, *SIZES, "--quiet", *more]
 
 
-def test_a_run_of_edits_resumes_bit_for_bit_and_its_student_edits(cli, preset, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("name", EDITS)
+def test_a_run_of_edits_resumes_bit_for_bit_and_its_student_edits(cli, name: str, tmp_path, monkeypatch) -> None:
+    preset = preset_of(name, tmp_path)
     arguments = told(preset, listed_edits(tmp_path / "edits"))
     plan = json.loads(cli(*arguments, "--dry-run", "--json", "--output", str(tmp_path / "whole")).out)
     assert plan["data"]["source"].startswith("3 edits of ") and plan["data"]["used"].startswith("all")
@@ -58,7 +65,8 @@ def test_a_run_of_edits_resumes_bit_for_bit_and_its_student_edits(cli, preset, t
     monkeypatch.setattr(run, "train_step", loop.train_step)
     assert cli(*arguments, "--output", str(tmp_path / "parts")).code == 0
     one, other = (
-        load_file(tmp_path / name / "adapter" / "diffusion_pytorch_model.safetensors") for name in ("whole", "parts")
+        load_file(tmp_path / output / "adapter" / "diffusion_pytorch_model.safetensors")
+        for output in ("whole", "parts")
     )
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     assert (tmp_path / "whole" / "samples.png").is_file()
@@ -66,38 +74,19 @@ def test_a_run_of_edits_resumes_bit_for_bit_and_its_student_edits(cli, preset, t
     size = ["--width", "96", "--height", "64"]
     # A student knows the sizes that it was trained at.
     models = {"student": [str(tmp_path / "whole")], "teacher": ["--teacher", str(preset), *size]}
-    for name, model in models.items():
+    for kind, model in models.items():
         sampled = cli(
             *("sample", *model, "a fox", "a fox", "--reference", shown[0], "--reference", shown[1]),
-            *("--steps", "2", "--quiet", "--output", str(tmp_path / name)),
+            *("--steps", "2", "--batch-size", "2", "--quiet", "--output", str(tmp_path / kind)),
         )
         assert sampled.code == 0, sampled.err
-        made = [np.asarray(Image.open(tmp_path / name / f"000{number}-000000.png")) for number in range(2)]
+        made = [np.asarray(Image.open(tmp_path / kind / f"000{number}-000000.png")) for number in range(2)]
         assert made[0].shape == (64, 96, 3) and (made[0] != made[1]).any()
     for command in ("eval", "inspect-policy"):
         (tmp_path / "p.txt").write_text("a fox\n")
         asked = ("--prompts", str(tmp_path / "p.txt"), "--output", str(tmp_path / command), "--quiet")
         refused = cli(command, str(tmp_path / "whole"), *asked)
         assert refused.code == 2 and "edits a picture that it is shown" in refused.err, refused.err
-
-
-@pytest.mark.parametrize("name", [name for name in EDITS if name != "flux-kontext"])
-def test_every_family_of_edits_is_distilled_and_edits(cli, name: str, tmp_path) -> None:
-    path, _ = zoo_preset(EDITS[name], tmp_path)
-    tiny_vae(name).save_pretrained(tmp_path / "base" / "vae")
-    whole = cli(*told(path, listed_edits(tmp_path / "edits"), "--iterations", "1"), "--output", str(tmp_path / "run"))
-    assert (whole.code, whole.err) == (0, ""), whole.err
-    shown = [word for seed in (20, 21) for word in ("--reference", str(picture(tmp_path / f"{seed}.png", seed)))]
-    models = {
-        "student": [str(tmp_path / "run")],
-        "teacher": ["--teacher", str(path), "--width", "96", "--height", "64"],
-    }
-    for kind, model in models.items():
-        options = ("--steps", "2", "--batch-size", "2", "--quiet", "--output", str(tmp_path / kind))
-        sampled = cli("sample", *model, "a fox", "a fox", *shown, *options)
-        assert sampled.code == 0, sampled.err
-        made = [np.asarray(Image.open(tmp_path / kind / f"000{number}-000000.png")) for number in range(2)]
-        assert made[0].shape == (64, 96, 3) and (made[0] != made[1]).any()
 
 
 @pytest.mark.parametrize("layout", [listed_edits, named_edits])
@@ -119,8 +108,8 @@ def test_a_batch_holds_the_pictures_that_belong_to_its_texts(preset, layout, dat
 
 def test_an_encoder_that_sees_reads_each_text_beside_its_own_picture(tmp_path) -> None:
     """Texts of one length differ by the pictures alone, and so do the empty ones."""
-    path, _ = zoo_preset(row := EDITS["qwen-image-edit"], tmp_path)
-    tiny_vae(row.family).save_pretrained(tmp_path / "base" / "vae")
+    row = EDITS["qwen-image-edit"]
+    path = preset_of(row.family, tmp_path)
     folder = listed_edits(tmp_path / "edits")
     for number in range(3):
         Image.new("RGB", (96, 64), 3 * (80 * number,)).save(folder / "before" / f"{number}.png")
@@ -140,8 +129,7 @@ def test_an_encoder_that_sees_reads_each_text_beside_its_own_picture(tmp_path) -
 
 @pytest.mark.parametrize("name", ["flux2-edit", "qwen-image-edit"])
 def test_an_edit_whose_reference_is_cut_short_is_left_out(name: str, tmp_path) -> None:
-    path, _ = zoo_preset(EDITS[name], tmp_path)
-    tiny_vae(name).save_pretrained(tmp_path / "base" / "vae")
+    path = preset_of(name, tmp_path)
     folder = listed_edits(tmp_path / "edits")
     whole = folder / "before" / "0.png"
     whole.write_bytes(whole.read_bytes()[:5000])
@@ -216,8 +204,7 @@ def test_what_is_for_other_teachers_is_refused(cli, preset, tmp_path) -> None:
     ],
 )
 def test_pictures_to_edit_fit_the_model(cli, family: str, given: list[str], message: str, tmp_path) -> None:
-    path, _ = zoo_preset({**ZOO, **EDITS}[family], tmp_path)
-    tiny_vae(family).save_pretrained(tmp_path / "base" / "vae")
+    path = preset_of(family, tmp_path)
     picture(tmp_path / "good.png", 0)
     (tmp_path / "bad.png").write_bytes(b"no picture")
     (tmp_path / "short.png").write_bytes((tmp_path / "good.png").read_bytes()[:5000])
