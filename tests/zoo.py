@@ -224,7 +224,7 @@ EDITS = {
             "QwenImageTransformer2DModel",
             {**QWEN, "zero_cond_t": True},
             4.0,
-            "plain",
+            "renormalised",
             shown(masked_text),
             {"true_cfg_scale": 1.0},
         ),

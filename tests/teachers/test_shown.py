@@ -5,23 +5,28 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from edit_data import PICTURE, SIZE
-from euler_steps import euler
+from euler_steps import euler, euler_at
 from exports import export
 from tiny_vae import tiny_vae
 from torch import Tensor, nn
-from zoo import EDITS, RAW, Row, conditioning, disturb, states, student_of
+from zoo import EDITS, RAW, Row, certain, conditioning, disturb, states, student_of
 
-from piflow_cli.core.guidance import Guidance, Renormalisation
 from piflow_cli.data.buckets import fit
-from piflow_cli.presets.families import renormalised_by
+from piflow_cli.presets.resolve import load
 from piflow_cli.sampling.denoise import sample_by_pipeline, sample_student, sample_teacher
 from piflow_cli.students.shared_base import root
 from piflow_cli.teachers import family_of
+from piflow_cli.teachers.base import guidance_of
 from piflow_cli.teachers.encoders import NEGATIVE_PREFIX, REFERENCE
 
 pytestmark = pytest.mark.usefixtures("small_references")
 # FLUX.1 Kontext takes latents too, and has tests of its own.
 ROWS = {name: row for name, row in EDITS.items() if name != "flux-kontext"}
+PRESETS = {
+    "flux2-edit": "flux2-dev-edit",
+    "qwen-image-edit": "qwen-image-edit-2511",
+    "flux2-klein-edit": "flux2-klein-edit",
+}
 every_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 
 
@@ -60,10 +65,9 @@ def edited(row: Row, model: nn.Module, scheduler, x: Tensor, steps: int, told: d
 
 @every_row
 def test_the_stock_pipeline_agrees_on_the_teachers_velocity(row: Row) -> None:
+    """Guided as a shipped preset has it."""
     family, model, x, told = family_of(row.family, row.guidance), row.build(), states(batch=1), told_of(row, True)
-    own = renormalised_by(row.family)
-    length = None if own is None else Renormalisation(*own)
-    guidance = Guidance() if row.guidance_mode == "embedded" else Guidance(row.guidance, renormalised=length)
+    guidance = guidance_of(load(PRESETS[row.family]).teacher)
     ours = sample_teacher(family, model, x, told, 3, 2.0, guidance)
     torch.testing.assert_close(ours, edited(row, model, euler(3), x, 3, told), rtol=1e-4, atol=1e-4)
     other = sample_teacher(family, model, x, {**told, REFERENCE: -told[REFERENCE]}, 3, 2.0, guidance)
@@ -79,6 +83,17 @@ def test_the_stock_pipeline_samples_what_we_sample(row: Row, policy: str) -> Non
     scheduler = student.scheduler(temperature=0.4, patch=student.family.token_positions)
     ours = sample_student(student, x, told, temperature=0.4)
     torch.testing.assert_close(ours, edited(row, root(student.model), scheduler, x, 2, told), rtol=1e-4, atol=1e-4)
+
+
+@every_row
+def test_a_new_student_edits_as_its_teacher_does_in_euler_steps(row: Row, monkeypatch) -> None:
+    """Both unguided, since guidance is what a student learns."""
+    student, x, told = certain(row, "gm", monkeypatch), states(batch=1), told_of(row)
+    scheduler = student.scheduler(patch=student.family.token_positions)
+    scheduler.set_timesteps(2)
+    found = edited(row, root(student.model), scheduler, x, 2, told)
+    expected = edited(row, row.build(), euler_at(scheduler.sigmas[:-1].tolist()), x, 2, told)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @every_row
