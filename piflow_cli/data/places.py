@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ..presets.schema import Preset
 
 NAME_DATA = "name labelled pictures or latents, a folder or a file of them: --data SOURCE"
-NAME_CAPTIONED = "name a folder, a .tar shard, or a data set as OWNER/NAME"
-NAME_EDITS = "name a folder of reference pictures, instructions and, where there are some, targets"
+NAME_CAPTIONED = "name a folder, a .tar shard, or a data set as OWNER/NAME: --data SOURCE"
+NAME_EDITS = "name a folder of reference pictures, instructions and, where there are some, targets: --data FOLDER"
 
 
 def labelled_place(images: str) -> Path:

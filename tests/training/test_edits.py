@@ -183,7 +183,7 @@ def test_what_is_for_other_teachers_is_refused(cli, preset, tmp_path) -> None:
     assert file.code == 2 and "is no folder, and edits are read from folders alone" in file.err
     nowhere = cli(*run_of, "--data", str(tmp_path / "nowhere"), "--dry-run")
     assert nowhere.code == 2 and f"there are no edits at {tmp_path / 'nowhere'}" in nowhere.err, nowhere.err
-    assert "name a folder of reference pictures" in nowhere.err
+    assert "name a folder of reference pictures" in nowhere.err and "--data FOLDER" in nowhere.err
     (tmp_path / "other").mkdir()
     plain, _ = zoo_preset(ZOO["flux"], tmp_path / "other")
     edits = listed_edits(tmp_path / "edits")
