@@ -123,11 +123,6 @@ def reference_of(conditioning: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {REFERENCE: conditioning[REFERENCE]} if REFERENCE in conditioning else {}
 
 
-def named_image(told: Mapping[str, Any]) -> dict[str, Any]:
-    """What a stock pipeline is told, with the reference under the name that it has there."""
-    return {"image" if name == REFERENCE else name: value for name, value in told.items()}
-
-
 def with_negative(conditioning: Mapping[str, Tensor], negative: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``conditioning`` with the entries of ``negative`` as ``negative_<name>``; the inverse of :func:`negative_of`."""
     return {**conditioning, **{NEGATIVE_PREFIX + name: value for name, value in negative.items()}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -10,8 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from .base import Conditioning, Network
-from .encoders import REFERENCE, named_image
+from .encoders import REFERENCE
 from .flux2 import Flux2Family, Flux2KleinFamily, grid_ids, plain_vae
+from .shown import handed, named_image
 
 # Where a token stands in its first coordinate: 0 is what is made, and further pictures would stand at 20, 30, ...
 SHOWN = 10
@@ -30,7 +30,7 @@ class Flux2EditFamily(Flux2Family):
 
     def pipeline(self, model: Network, scheduler: Any) -> Any:
         plain = plain_vae(self.latent_channels(model.config))
-        kind = _handed(self.pipeline_class)
+        kind = handed(self.pipeline_class, _HandedFlux2)
         return kind(scheduler=scheduler, vae=plain, text_encoder=None, tokenizer=None, transformer=model)
 
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
@@ -58,8 +58,3 @@ class _HandedFlux2:
         cells = self._patchify_latents(self._shown).to(device)
         ids = self._prepare_image_ids([cells[:1]]).to(device)
         return self._pack_latents(cells), ids.expand(batch_size, -1, -1)
-
-
-@cache
-def _handed(kind: type) -> Any:
-    return type(kind.__name__, (_HandedFlux2, kind), {})

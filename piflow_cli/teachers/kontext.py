@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from .base import Conditioning, Network
-from .encoders import REFERENCE, named_image
+from .encoders import REFERENCE
 from .flux import FluxFamily
 from .packed import image_ids
 from .packing import SIDE
+from .shown import named_image
 
 # Where a token stands in its first coordinate: 0 is what is made.
 SHOWN = 1

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
 from .base import Conditioning, Network
-from .encoders import REFERENCE, named_image
+from .encoders import REFERENCE
 from .packing import pack
 from .qwen import QwenImageFamily
+from .shown import handed, named_image
 from .texts import masked
 
 
@@ -37,7 +37,7 @@ class QwenImageEditFamily(QwenImageFamily):
         return _stock().calculate_dimensions(_stock().VAE_IMAGE_SIZE, size[0] / size[1])
 
     def pipeline(self, model: Network, scheduler: Any) -> Any:
-        kind = _handed(self.pipeline_class)
+        kind = handed(self.pipeline_class, _HandedQwen)
         parts = dict.fromkeys(self.pipeline_class._get_signature_keys(self.pipeline_class)[0])
         return kind(**{**parts, self.component: model, "scheduler": scheduler})
 
@@ -89,8 +89,3 @@ class _HandedQwen:
         stock: Any = super()
         latents, _ = stock.prepare_latents(None, *given)
         return latents, pack(self._shown.to(latents))
-
-
-@cache
-def _handed(kind: type) -> Any:
-    return type(kind.__name__, (_HandedQwen, kind), {})
