@@ -61,6 +61,8 @@ class Console:
                 warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
                 # Classes of diffusers ask for each other by names that it deprecates.
                 warnings.filterwarnings("ignore", category=FutureWarning, module=r"diffusers\.models")
+                # Older versions of diffusers know no other name of it.
+                warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
                 yield
         finally:
             logger.handlers[:], logger.level, logger.propagate = before

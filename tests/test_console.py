@@ -206,6 +206,17 @@ def test_pillow_does_not_warn_of_large_pictures_in_a_command(monkeypatch):
         assert len(caught) == 1
 
 
+def test_diffusers_does_not_speak_of_its_arguments_names_in_a_command():
+    told = "`torch_dtype` is deprecated and will be removed in version 1.0.0. Please use `dtype` instead."
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with Console().listening():
+            warnings.warn(told, FutureWarning, stacklevel=2)
+        assert not caught
+        warnings.warn(told, FutureWarning, stacklevel=2)
+        assert len(caught) == 1
+
+
 @pytest.mark.parametrize("screen", [7, 12, 20, 30, 80])
 def test_a_table_folds_by_its_columns_at_any_width(screen: int) -> None:
     names = ["metric", *(f"model-{number}" for number in range(6))]
