@@ -457,13 +457,14 @@ def certain(row: Row, policy: str, monkeypatch: pytest.MonkeyPatch) -> Student:
     for noise in ("BIAS_NOISE", "BIAS_NOISE_ALONE"):
         monkeypatch.setattr(components, noise, 0.0)
     student = student_of(row, row.build(), policy)
-    head = student.model.get_submodule(student.family.head_site(root(student.model)).projection)
     # Components that are equal are their mean without width, and the teacher's velocity with rates of one.
     with torch.no_grad():
-        if policy == "gm":
-            head.logstds[3].bias.fill_(-20.0)
-        elif policy == "momentum":
-            head.loggamma.bias.zero_()
+        for start in student.family.networks(root(student.model)):
+            head = student.model.get_submodule(start + row.head_site.projection)
+            if policy == "gm":
+                head.logstds[3].bias.fill_(-20.0)
+            elif policy == "momentum":
+                head.loggamma.bias.zero_()
     return student
 
 

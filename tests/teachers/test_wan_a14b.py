@@ -7,11 +7,12 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from euler_steps import euler, euler_at
 from exports import export
 from exports import student as moved_student
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from zoo import ZOO, conditioning, states, student_of
+from zoo import ZOO, certain, conditioning, states, student_of
 
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.core.timegrid import to_sigma
@@ -30,13 +31,6 @@ ROW = ZOO["wan-a14b"]
 FAMILY = family_of("wan-a14b", 4.0, 3.0)
 SHIFT = ROW.policy["shift"]
 SIZE = {"height": 64, "width": 96, "num_frames": 9, "output_type": "latent"}
-
-
-class FewSteps(diffusers.FlowMatchEulerDiscreteScheduler):
-    """Euler steps at a student's edges, whatever number the pipeline asks for."""
-
-    def set_timesteps(self, num_inference_steps: Any = None, device: Any = None, **told: Any) -> None:
-        super().set_timesteps(sigmas=[1.0, 1 / 3], device=device)
 
 
 def stock(model: NetworkPair, scheduler: Any, boundary: float) -> diffusers.WanPipeline:
@@ -82,25 +76,22 @@ def test_the_guided_teacher_of_training_follows_the_stock_pipeline() -> None:
     guidance = guidance_of(section)
     assert (guidance.scale, guidance.below) == (4.0, (edge_of("wan-a14b"), 3.0))
 
-    class Even(diffusers.FlowMatchEulerDiscreteScheduler):
-        def set_timesteps(self, num_inference_steps: Any = None, device: Any = None, **told: Any) -> None:
-            super().set_timesteps(sigmas=[1 - step / 5 for step in range(5)], device=device)
-
     told = {**given, "guidance_scale": 4.0, "guidance_scale_2": 3.0}
-    expected = stock(model, Even(shift=5.0), 0.875)(**told, latents=x, num_inference_steps=5, **SIZE)[0]
+    expected = stock(model, euler(5, 5.0), 0.875)(**told, latents=x, num_inference_steps=5, **SIZE)[0]
     found = sample_teacher(FAMILY, model, x, given, 5, 5.0, guidance)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     plain = sample_teacher(FAMILY, model, x, given, 5, 5.0, Guidance(4.0))
     assert not torch.allclose(plain, expected, rtol=1e-2, atol=1e-2)
 
 
-def test_a_new_student_makes_the_latents_of_its_stock_pipeline() -> None:
+@pytest.mark.parametrize("policy", ["gm", "dx", "momentum"])
+def test_a_new_student_makes_the_latents_of_its_stock_pipeline(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of constant x_0 a segment is one Euler step: the second, which starts on the boundary, by the second network."""
     base, x = ROW.build(), states(ROW)
     given = {"prompt_embeds": conditioning(ROW)["prompt_embeds"]}
     boundary = FAMILY.pipeline_options["boundary_ratio"]
     calls = calls_of(base)
-    expected = stock(base, FewSteps(shift=SHIFT), boundary)(
+    expected = stock(base, euler_at([1.0, 1 / 3], SHIFT), boundary)(
         **given,
         negative_prompt_embeds=given["prompt_embeds"],
         guidance_scale=1.0,
@@ -109,11 +100,12 @@ def test_a_new_student_makes_the_latents_of_its_stock_pipeline() -> None:
         **SIZE,
     )[0]
     assert [name for name, *_ in calls] == ["high_noise", "low_noise"]
-    student = student_of(ROW, base, "dx")
-    pipeline = student.family.pipeline(base, student.scheduler())
+    student = certain(ROW, policy, monkeypatch)
+    calls = calls_of(student.model.base)
+    pipeline = student.family.pipeline(student.model.base, student.scheduler())
     pipeline.set_progress_bar_config(disable=True)
     found = sample_by_pipeline(student.family, pipeline, x, given, 2)
-    assert [name for name, *_ in calls[2:]] == ["high_noise", "low_noise"]
+    assert [name for name, *_ in calls] == ["high_noise", "low_noise"]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
