@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..presets.families import boundary_of
 from ..wording import evaluations
 
 if TYPE_CHECKING:
@@ -35,8 +36,10 @@ def gaining(facts: StudentFacts) -> int | None:
     """The largest number of evaluations up to which pictures may gain; None where they get worse at once.
 
     On digits a GM student of four evaluations gains up to eight; those of one and two get worse, whatever the policy.
+    Of two networks one would go on where the other knows the noise levels.
     """
-    return None if facts.nfe < FEWEST_THAT_GAIN or facts.has_own_segment else 2 * facts.nfe
+    apart = facts.has_own_segment or boundary_of(facts.family) is not None
+    return None if facts.nfe < FEWEST_THAT_GAIN or apart else 2 * facts.nfe
 
 
 def steps_told(facts: StudentFacts) -> str:
@@ -48,6 +51,8 @@ def steps_told(facts: StudentFacts) -> str:
 
 
 def _why(facts: StudentFacts) -> str:
+    if boundary_of(facts.family) is not None:
+        return "whose two networks take turns at its own steps"
     if facts.nfe == 1:
         return "from pure noise and no other state"
     return "with policies that span one step each" if facts.has_own_segment else "from few states on the way"

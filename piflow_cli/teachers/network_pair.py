@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.parameterisations.base import TIMESTEPS
 from .base import Network
 
 
@@ -82,4 +83,4 @@ class NetworkPair(nn.Module):
     def _below(self, timestep: Tensor) -> list[bool]:
         """For each row, whether it is the second network's."""
         # A plan has no values, and plays the first segment.
-        return [False] if timestep.is_meta else (timestep <= 1000 * self.edge).tolist()
+        return [False] if timestep.is_meta else (timestep <= TIMESTEPS * self.edge).tolist()

@@ -36,6 +36,14 @@ def test_words_are_of_policy_and_segments(policy: str, nfe: int, steps: int, wor
     assert words in str(steps_warning(facts(policy, nfe), steps))
 
 
+def test_two_networks_take_turns_at_their_own_steps_alone() -> None:
+    pair = StudentFacts.of(resolve("wan22-a14b", None, [], {"data.prompts": "prompts.txt"}))
+    assert "whose two networks take turns at its own steps: pictures of --steps 8 get worse" in str(
+        steps_warning(pair, 8)
+    )
+    assert steps_warning(pair, 4) is None
+
+
 @pytest.mark.parametrize(
     ("policy", "nfe", "words"),
     [
