@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import idea_variants
 import torch
 from claim_table import Arm
 from common import write_json
@@ -66,7 +67,7 @@ class Study:
         return _ruler(self.images, self.device, family, base, kept)
 
     def folder(self, arm: Arm, seed: int) -> Path:
-        return self.runs / _name((*arm.options, seed, self.shorter))
+        return self.runs / _name((*arm.told, seed, self.shorter))
 
     def measured(self, arm: Arm, seed: int) -> Path:
         return self.folder(arm, seed) / f"measured-{_name((arm.sampling, self.images))}.json"
@@ -76,7 +77,7 @@ class Study:
         file, folder = self.measured(arm, seed), self.folder(arm, seed)
         if not file.exists():
             self._distil(arm, seed, folder)
-            write_json(file, self.measure(arm, folder))
+            write_json(file, self._measure(arm, folder))
         return json.loads(file.read_text()) | (self.inspected(folder) if inspects else {})
 
     def inspected(self, folder: Path) -> Measured:
@@ -90,8 +91,20 @@ class Study:
 
     def _distil(self, arm: Arm, seed: int, folder: Path) -> None:
         given = [part for setting in (f"seed={seed}", *self.settings()) for part in ("--set", setting)]
-        where = ("--output", str(folder), "--device", self.device)
-        piflow("distill", *self.teacher_options(arm), *where, *arm.options, *given, "--quiet")
+        where = ["--output", str(folder), "--device", self.device]
+        if arm.start is not None:
+            begin = self.folder(arm.start, seed)
+            self._distil(arm.start, seed, begin)
+            where += ["--fork", str(begin)]
+        asked = ("distill", *self.teacher_options(arm), *where, *arm.options, *given, "--quiet")
+        piflow(*asked, variant=arm.variant)
+
+    def _measure(self, arm: Arm, folder: Path) -> Measured:
+        if arm.variant is None:
+            return self.measure(arm, folder)
+        # What a variant replaces is replaced as long as a process lasts.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), idea_variants.apply, (arm.variant,)) as pool:
+            return pool.submit(self.measure, arm, folder).result()
 
     @torch.no_grad()
     def measure(self, arm: Arm, folder: Path) -> Measured:
@@ -157,8 +170,9 @@ def _name(what: object) -> str:
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
 
-def piflow(*arguments: str) -> str:
-    command = [sys.executable, "-m", "piflow_cli", *arguments]
+def piflow(*arguments: str, variant: str | None = None) -> str:
+    program = ["-m", "piflow_cli"] if variant is None else [idea_variants.__file__, variant]
+    command = [sys.executable, *program, *arguments]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 

@@ -21,13 +21,22 @@ class Arm:
     """One kind of student: options of `piflow distill`, and of the sampling.
 
     nfe: evaluations in training and in sampling. sampling: keys of `piflow_cli.evaluate`; the run does not depend on
-    them. Equal options are one run, whatever the claims that ask for it.
+    them. variant: a row of idea_variants.py, under which the student is trained and measured. start: the student whose
+    weights this one begins with. Equal options are one run, whatever the claims that ask for it.
     """
 
     policy: str = "gm"
     nfe: int = 1
     settings: tuple[str, ...] = ()
     sampling: dict[str, float] = field(default_factory=dict)
+    variant: str | None = None
+    start: Arm | None = None
+
+    @property
+    def told(self) -> tuple[object, ...]:
+        """All that its run depends on, besides seed and length."""
+        own = () if self.variant is None else (f"variant {self.variant}",)
+        return (*self.options, *own, *(() if self.start is None else (self.start.told,)))
 
     @property
     def options(self) -> tuple[str, ...]:

@@ -9,15 +9,23 @@ import claims
 import claims_page
 import ideas
 import pytest
+from claim_runs import Study
+from claim_table import Arm
+from idea_table import BASE, IDEAS, Idea, cost, resolved
 
 from piflow_cli.training.settings import network_evaluations
 
 
-@pytest.mark.parametrize("idea", ideas.IDEAS, ids=lambda idea: idea.name)
-def test_every_idea_costs_as_much_as_the_published_recipe(idea: ideas.Idea) -> None:
+def spent(arm: Arm) -> int:
+    own = resolved(arm.settings)
+    before = 0 if arm.start is None else spent(arm.start)
+    return before + own.optimisation.iterations * network_evaluations(own)
+
+
+@pytest.mark.parametrize("idea", IDEAS, ids=lambda idea: idea.name)
+def test_every_idea_costs_as_much_as_the_published_recipe(idea: Idea) -> None:
     """As near as whole iterations come: of the longest one has 1 % of them."""
-    own = ideas.resolved(idea.arm.settings)
-    assert own.optimisation.iterations * network_evaluations(own) == pytest.approx(ideas.cost(), rel=0.01)
+    assert spent(idea.arm) + idea.besides == pytest.approx(cost(), rel=0.01)
     # One thing is tried at a time, the published recipe but for what the idea says.
     assert {name.partition("=")[0] for name in idea.arm.settings} - {"optimisation.iterations"} == {
         name.partition("=")[0] for name in idea.settings
@@ -25,21 +33,38 @@ def test_every_idea_costs_as_much_as_the_published_recipe(idea: ideas.Idea) -> N
 
 
 def test_names_are_told_apart() -> None:
-    assert len({idea.name for idea in ideas.IDEAS}) == len({idea.settings for idea in ideas.IDEAS}) == len(ideas.IDEAS)
-    assert ideas.IDEAS[0] == ideas.Idea(ideas.BASE)
+    assert len({idea.name for idea in IDEAS}) == len({tuple(idea.told) for idea in IDEAS}) == len(IDEAS)
+    # --only has commas between them.
+    assert not any("," in idea.name for idea in IDEAS)
+    assert IDEAS[0] == Idea(BASE)
+
+
+def test_every_idea_is_held_against_the_recipe_at_as_many_evaluations() -> None:
+    by_name = {idea.name: idea for idea in IDEAS}
+    for idea in IDEAS:
+        base = by_name[idea.base]
+        assert base.told == ([] if base.nfe == 1 else [f"--nfe {base.nfe}"])
+        assert base.nfe == (idea.nfe if idea.steps is None else idea.steps)
+
+
+def test_runs_of_a_variant_and_of_another_start_have_a_folder_of_their_own(tmp_path: Path) -> None:
+    arms = [Arm(), Arm(variant="through"), Arm(variant="x0"), Arm(start=Arm()), Arm(start=Arm(nfe=2))]
+    assert len({Study(tmp_path).folder(arm, 0) for arm in arms}) == len(arms)
+    # That of a student without either has been what it is since there were claims.
+    assert Study(tmp_path).folder(Arm(), 0).name == "80524ad43f1a"
 
 
 def found(name: str, *distances: float) -> ideas.Found:
-    idea = next(idea for idea in ideas.IDEAS if idea.name == name)
+    idea = next(idea for idea in IDEAS if idea.name == name)
     figures = [
         {"to_data": value, "by_classifier": 1 - value, "to_teacher": 1.0, "squared_distance": 2.0}
         for value in distances
     ]
-    return ideas.Found(idea, idea.arm, figures)
+    return ideas.Found(idea, figures)
 
 
 def test_the_page_has_winners_and_losers(tmp_path: Path) -> None:
-    base = found(ideas.BASE, 0.2, 0.201, 0.202)
+    base = found(BASE, 0.2, 0.201, 0.202)
     rows = [
         ideas.row(found("best", 0.1, 0.101, 0.102), base),
         ideas.row(found("four states", 0.3, 0.301, 0.302), base),

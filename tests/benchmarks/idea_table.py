@@ -1,0 +1,124 @@
+"""The ideas: what each of them changes of the published recipe, and which students it is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from claim_table import Arm
+
+from piflow_cli.presets.resolve import Preset, load, resolve
+from piflow_cli.training.settings import network_evaluations
+
+BASE, BASE_2 = "published", "published at 2 NFE"
+ONE_ASKED = ("imitation.states_per_query=1",)
+
+
+@dataclass(frozen=True)
+class Idea:
+    """One change of the published recipe.
+
+    Attributes:
+        settings: of `piflow distill`, over those of the recipe.
+        variant: a row of idea_variants.py.
+        nfe: evaluations that the students are trained for.
+        steps: evaluations in sampling; None: as trained.
+        base: the idea whose students are compared.
+        begins_at: evaluations of the student that takes the first half of the iterations; None: there is none.
+        besides: network evaluations of a training that belong to no iteration.
+    """
+
+    name: str
+    settings: tuple[str, ...] = ()
+    variant: str | None = None
+    policy: str = "gm"
+    nfe: int = 1
+    steps: int | None = None
+    base: str = BASE
+    begins_at: int | None = None
+    besides: int = 0
+
+    @property
+    def arm(self) -> Arm:
+        """The student: as many iterations as the evaluations of the published recipe's pay for."""
+        runs = 1 if self.begins_at is None else 2
+        iterations = round((cost() - self.besides) / runs / self.evaluations)
+        equal = () if iterations == published().optimisation.iterations else (f"optimisation.iterations={iterations}",)
+        settings = self.settings + equal
+        start = None if self.begins_at is None else Arm(nfe=self.begins_at, settings=settings)
+        sampling: dict[str, float] = {} if self.steps is None else {"steps": self.steps}
+        return Arm(self.policy, self.nfe, settings, sampling, self.variant, start)
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations of one iteration."""
+        return network_evaluations(resolved(self.settings))
+
+    @property
+    def told(self) -> list[str]:
+        """All that it changes, in words of the command line."""
+        arm = self.arm
+        changes = {
+            f"--policy {self.policy}": self.policy != "gm",
+            f"--nfe {self.nfe}": self.nfe != 1,
+            f"--steps {self.steps}": self.steps is not None,
+            f"--fork of --nfe {self.begins_at}": self.begins_at is not None,
+            f"variant {self.variant}": self.variant is not None,
+        }
+        return [change for change, made in changes.items() if made] + list(arm.settings)
+
+
+def published() -> Preset:
+    return load("digits")
+
+
+def resolved(settings: Sequence[str]) -> Preset:
+    return resolve("digits", None, list(settings), {})
+
+
+def cost() -> int:
+    """Network evaluations of the published recipe."""
+    return published().optimisation.iterations * network_evaluations(published())
+
+
+SETTINGS = (
+    Idea("best", ("recipe=best",)),
+    Idea("energy 8", ("imitation.energy=8",)),
+    Idea("energy 100", ("imitation.energy=100",)),
+    Idea("energy 24 at twice the rate", ("recipe=best", "optimisation.learning_rate=3e-3")),
+    Idea("one state", ("imitation.states=1",)),
+    Idea("four states", ("imitation.states=4",)),
+    Idea("eight states", ("imitation.states=8",)),
+    Idea("batch of 64", ("optimisation.batch_size=64",)),
+    Idea("twice the rate", ("optimisation.learning_rate=3e-3",)),
+    Idea("half the rate", ("optimisation.learning_rate=7.5e-4",)),
+    Idea("a longer average", ("optimisation.ema_gamma=3",)),
+    Idea("a shorter average", ("optimisation.ema_gamma=15",)),
+    Idea("no window", ("imitation.window=0",)),
+    Idea("32 components", ("policy.components=32",)),
+    Idea("constant rate", ("optimisation.schedule=constant",)),
+)
+OBJECTIVES = (
+    Idea("errors by what may reach the end", variant="reaching-bound"),
+    Idea("errors by what reaches the end", variant="reaching-typical"),
+    Idea("x_0 near the data", variant="x0-below-half"),
+    Idea("x_0", variant="x0"),
+    Idea("gradients through the path", variant="through"),
+    Idea("ends of the teacher's path", ("imitation.states=8", *ONE_ASKED), "ends"),
+)
+STATES = (
+    Idea("states nearer the noise", variant="denser-near-noise"),
+    Idea("states nearer the data", variant="denser-near-data"),
+    Idea("two rollouts", variant="two-rollouts"),
+    Idea("two rollouts of two states", ("imitation.states=4",), "two-rollouts"),
+    Idea("four rollouts", ("imitation.states=4",), "four-rollouts"),
+    Idea("a rollout from a perturbed start", variant="perturbed-rollout"),
+    Idea("answers used twice", ("imitation.states=1",), "neighbours"),
+)
+LENGTHS = (
+    Idea("2 NFE begun at 1 NFE", nfe=2, base=BASE_2, begins_at=1),
+    Idea("1 NFE begun at 2 NFE", begins_at=2),
+    Idea("elastic at 1 NFE", variant="elastic", nfe=4, steps=1),
+    Idea("elastic at 2 NFE", variant="elastic", nfe=4, steps=2, base=BASE_2),
+)
+IDEAS = (Idea(BASE), *SETTINGS, *OBJECTIVES, *STATES, Idea(BASE_2, nfe=2, base=BASE_2), *LENGTHS)
