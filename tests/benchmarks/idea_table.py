@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from claim_table import Arm
+from variants.training import EVALUATIONS
 
 from piflow_cli.presets.resolve import Preset, load, resolve
 from piflow_cli.training.settings import network_evaluations
@@ -31,7 +32,6 @@ class Idea:
     name: str
     settings: tuple[str, ...] = ()
     variant: str | None = None
-    policy: str = "gm"
     nfe: int = 1
     steps: int | None = None
     base: str = BASE
@@ -47,7 +47,7 @@ class Idea:
         settings = self.settings + equal
         start = None if self.begins_at is None else Arm(nfe=self.begins_at, settings=settings)
         sampling: dict[str, float] = {} if self.steps is None else {"steps": self.steps}
-        return Arm(self.policy, self.nfe, settings, sampling, self.variant, start)
+        return Arm("gm", self.nfe, settings, sampling, self.variant, start)
 
     @property
     def evaluations(self) -> int:
@@ -59,7 +59,6 @@ class Idea:
         """All that it changes, in words of the command line."""
         arm = self.arm
         changes = {
-            f"--policy {self.policy}": self.policy != "gm",
             f"--nfe {self.nfe}": self.nfe != 1,
             f"--steps {self.steps}": self.steps is not None,
             f"--fork of --nfe {self.begins_at}": self.begins_at is not None,
@@ -115,10 +114,31 @@ STATES = (
     Idea("a rollout from a perturbed start", variant="perturbed-rollout"),
     Idea("answers used twice", ("imitation.states=1",), "neighbours"),
 )
+TRAINING = (
+    Idea("midpoints of substeps", variant="midpoint"),
+    Idea("head at thrice the rate", variant="head-thrice"),
+    Idea("head at a third of the rate", variant="head-third"),
+    Idea("an average chosen of four", variant="chosen-average", besides=EVALUATIONS),
+)
 LENGTHS = (
     Idea("2 NFE begun at 1 NFE", nfe=2, base=BASE_2, begins_at=1),
     Idea("1 NFE begun at 2 NFE", begins_at=2),
+    Idea("a head for each segment at 2 NFE", variant="by-segment", nfe=2, base=BASE_2),
     Idea("elastic at 1 NFE", variant="elastic", nfe=4, steps=1),
     Idea("elastic at 2 NFE", variant="elastic", nfe=4, steps=2, base=BASE_2),
 )
-IDEAS = (Idea(BASE), *SETTINGS, *OBJECTIVES, *STATES, Idea(BASE_2, nfe=2, base=BASE_2), *LENGTHS)
+FAMILIES = (
+    Idea("a variance per component", variant="variances"),
+    Idea("means that drift", variant="drift"),
+    Idea("means of rank three", variant="low-rank"),
+)
+IDEAS = (
+    Idea(BASE),
+    *SETTINGS,
+    *OBJECTIVES,
+    *STATES,
+    *TRAINING,
+    Idea(BASE_2, nfe=2, base=BASE_2),
+    *LENGTHS,
+    *FAMILIES,
+)

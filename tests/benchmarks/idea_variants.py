@@ -13,7 +13,8 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from variants import draws, walks, weights
+from variants import draws, heads, substeps, training, walks, weights
+from variants.pieces import replace_mixtures
 
 # Standard deviations of the shipped digits, per value and in the direction of the largest.
 TYPICAL, LARGEST = 0.54, 1.67
@@ -32,6 +33,14 @@ VARIANTS: dict[str, Callable[[], None]] = {
     "ends": walks.ends,
     "neighbours": partial(walks.neighbours, 4),
     "elastic": partial(draws.elastic, (1, 2, 4)),
+    "midpoint": partial(substeps.reaching_ahead, 0.5),
+    "head-thrice": partial(training.head_rate, 3.0),
+    "head-third": partial(training.head_rate, 1 / 3),
+    "chosen-average": training.chosen_average,
+    "by-segment": heads.by_segment,
+    "variances": partial(replace_mixtures, "variants.families:VARIANCES"),
+    "drift": partial(replace_mixtures, "variants.families:DRIFT"),
+    "low-rank": partial(replace_mixtures, "variants.families:LOW_RANK"),
 }
 
 
