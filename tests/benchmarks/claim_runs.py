@@ -103,7 +103,8 @@ class Study:
         if arm.variant is None:
             return self.measure(arm, folder)
         # What a variant replaces is replaced as long as a process lasts.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), idea_variants.apply, (arm.variant,)) as pool:
+        told = (arm.variant, torch.get_num_threads())
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin_under, told) as pool:
             return pool.submit(self.measure, arm, folder).result()
 
     @torch.no_grad()
@@ -114,6 +115,11 @@ class Study:
         student.model.to(self.device)
         row = ruler.row("", arm.nfe, sample_student(student, ruler.noise, ruler.conditioning, **arm.sampling))
         return {name: row[name] for name in ("to_data", "by_classifier", "to_teacher", "squared_distance")}
+
+
+def _begin_under(variant: str, threads: int) -> None:
+    torch.set_num_threads(threads)
+    idea_variants.apply(variant)
 
 
 def make_all(study: Study, asked: Iterable[tuple[Arm, bool]], seeds: Sequence[int], jobs: int) -> None:

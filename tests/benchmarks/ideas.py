@@ -57,6 +57,7 @@ def row(found: Found, base: Found) -> dict[str, Any]:
         "idea": found.idea.name,
         "settings": found.idea.told,
         "evaluations": found.idea.evaluations,
+        "besides": found.idea.besides,
         "iterations": resolved(found.idea.arm.settings).optimisation.iterations,
         "judged": [asdict(one) for one in against(found, base)],
         "figures": [{name: one[name] for name in FIGURES} for one in found.figures],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -132,21 +133,28 @@ def test_the_head_has_a_rate_of_its_own() -> None:
     assert head["params"] == [named[0][1]] and rest["params"] == [named[1][1]]
 
 
-def test_every_kept_average_is_that_of_its_gamma(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of weights that count iterations, the mean of the power-law is (it + 1) (gamma + 1) / (gamma + 2), about."""
-    found = {}
+def test_every_kept_average_is_that_of_its_gamma(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of weights that count iterations, the mean of the power-law is (it + 1) (gamma + 1) / (gamma + 2), about.
+
+    The run is stopped at its half, and goes on in a process that has kept nothing.
+    """
+    found, saved, folder = {}, [], SimpleNamespace(path=tmp_path)
     monkeypatch.setattr(training, "distances", lambda session, kept: found.update(kept) or {2.0: 1.0, 15.0: 0.5})
-    saved = []
-    monkeypatch.setattr(training.run, "save", lambda session: saved.append(session.average.model.weight.item()))
-    training.chosen_average((2.0, 15.0))
+    monkeypatch.setattr(training.run, "save", lambda session, folder: saved.append(session.average.model.weight.item()))
+    monkeypatch.setattr(training.run, "begin", lambda session, folder: None)
     average, current = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
-    for iteration in range(1000):
-        nn.init.constant_(current.weight, iteration)
-        decay = karras_decay(iteration, training.OWN)
-        loop.update_average(average.parameters(), current.parameters(), decay)
     preset = SimpleNamespace(optimisation=SimpleNamespace(iterations=1000))
-    model = SimpleNamespace(model=average)
-    training.run.save(SimpleNamespace(iteration=1000, preset=preset, average=model))
+    session = SimpleNamespace(iteration=0, preset=preset, average=SimpleNamespace(model=average))
+    for _ in range(2):
+        training.chosen_average((2.0, 15.0))
+        training.run.begin(session, folder)
+        for iteration in range(session.iteration, session.iteration + 500):
+            nn.init.constant_(current.weight, iteration)
+            decay = karras_decay(iteration, training.OWN)
+            loop.update_average(average.parameters(), current.parameters(), decay)
+        session.iteration += 500
+        training.run.save(session, folder)
+        pieces.undo()
     for gamma, (value,) in found.items():
         assert value.item() == pytest.approx(1000 * (gamma + 1) / (gamma + 2), rel=0.01)
-    assert saved == [found[15.0][0].item()]
+    assert saved[1] == found[15.0][0].item()

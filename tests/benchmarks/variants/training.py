@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from piflow_cli.core.ema import update_average
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.sampling.denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
+from piflow_cli.students.runs import RunFolder
 from piflow_cli.training import loop, optimizer, run
 from piflow_cli.training.loop import Session
 
@@ -40,7 +41,7 @@ def head_rate(share: float) -> None:
 def chosen_average(gammas: Sequence[float] = GAMMAS) -> None:
     """Keep an average for each of ``gammas``, and save the one whose pictures come nearest to the teacher's.
 
-    Students have one evaluation. Only a run that is not stopped on its way can keep them.
+    Students have one evaluation.
     """
     kept: dict[float, list[Tensor]] = {}
 
@@ -49,23 +50,34 @@ def chosen_average(gammas: Sequence[float] = GAMMAS) -> None:
             mean, values = list(average), list(current)
             update(mean, values, decay)
             if not kept:
-                assert decay == 0, "the other averages of a run that was stopped are lost: start over"
+                assert decay == 0, "a run that was stopped has them in its folder"
                 kept.update({gamma: [value.clone() for value in mean] for gamma in gammas})
             for gamma, own in kept.items():
                 update_average(own, values, decay ** ((gamma + 1) / (OWN + 1)))
 
         return updated
 
+    def going_on(begin: Callable[..., Any]) -> Callable[..., Any]:
+        def begun(session: Session, folder: RunFolder, *others: Any) -> Any:
+            metrics = begin(session, folder, *others)
+            if session.iteration > 0:
+                kept.update(torch.load(folder.path / f"averages-{session.iteration}.pt"))
+            return metrics
+
+        return begun
+
     def choosing(save: Callable[..., None]) -> Callable[..., None]:
-        def saved(session: Session, *others: Any) -> None:
+        def saved(session: Session, folder: RunFolder, *others: Any) -> None:
+            torch.save(kept, folder.path / f"averages-{session.iteration}.pt")
             if session.iteration == session.preset.optimisation.iterations:
                 errors = distances(session, kept)
                 put(session, kept[min(errors, key=lambda gamma: errors[gamma])])
-            save(session, *others)
+            save(session, folder, *others)
 
         return saved
 
     wrap(loop, "update_average", keeping)
+    wrap(run, "begin", going_on)
     wrap(run, "save", choosing)
 
 
