@@ -99,4 +99,4 @@ def test_a_small_study_has_a_row_for_each_idea(tmp_path: Path) -> None:
     ideas.main(["--runs", str(tmp_path / "runs"), *few, "--json", str(tmp_path / "ideas.json")])
     record = json.loads((tmp_path / "ideas.json").read_text())
     assert [row["idea"] for row in record["rows"]] == ["best"] and record["seeds"] == [0, 1]
-    assert len(record["rows"][0]["figures"]) == 2 and len(list((tmp_path / "runs").iterdir())) == 4
+    assert len(record["rows"][0]["figures"]) == 2 and len(list((tmp_path / "runs").glob("*/"))) == 4
