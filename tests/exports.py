@@ -47,7 +47,7 @@ def whole_base(name: str, folder: Path) -> Path:
     parts = dict.fromkeys(kind._get_signature_keys(kind)[0])
     given = {
         **family.parts(row.build()),
-        "vae": tiny_vae(name),
+        "vae": tiny_vae(name, row.factor),
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
     }
     kind(**parts | given, **family.pipeline_options).save_pretrained(folder)

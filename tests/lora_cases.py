@@ -25,6 +25,7 @@ MODULES = {
     "ovis-image": ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.proj_mlp"),
     "ernie-image": ("layers.0.self_attention.to_q", "layers.1.mlp.up_proj"),
     "krea2": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.ff.gate"),
+    "ltx": ("transformer_blocks.0.attn1.to_q", "transformer_blocks.1.ff.net.2"),
     "sana": ("transformer_blocks.0.attn1.to_q", "transformer_blocks.1.attn2.to_k"),
     "sd3": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.ff.net.2"),
     "wan": WAN,

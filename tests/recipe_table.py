@@ -26,7 +26,7 @@ GROUPS = {
     "Chroma, ERNIE-Image and Sana": "chroma|ernie-image|sana",
     "FLUX.2, Krea 2, LongCat-Image, Ovis-Image and Z-Image": "flux2-.*|krea2|(longcat|ovis)-image|z-image.*",
     "Stable Diffusion": "sd.*",
-    "Wan": "wan.*",
+    "LTX-Video and Wan": "ltx-video|wan.*",
     "ImageNet": "imagenet-.*",
     "Emoji": "emoji.*",
     "Digits": "digits",

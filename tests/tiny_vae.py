@@ -22,10 +22,29 @@ def tiny_ti2v_vae() -> nn.Module:
     ).eval()  # fmt: skip
 
 
+def tiny_ltx_vae(halvings: int, patch: int = 1, **others: object) -> nn.Module:
+    """That of LTX-Video: pictures are cut into patches of that many pixels each way, and halved so many times."""
+    torch.manual_seed(0)
+    channels, halved, blocks = (8,) * halvings, (True,) * halvings, (1,) * (halvings + 1)
+    vae = diffusers.AutoencoderKLLTXVideo(
+        latent_channels=4, block_out_channels=channels, decoder_block_out_channels=channels, patch_size=patch,
+        down_block_types=("LTXVideoDownBlock3D",) * halvings, downsample_type=("conv",) * halvings,
+        layers_per_block=blocks, decoder_layers_per_block=blocks, spatio_temporal_scaling=halved,
+        decoder_spatio_temporal_scaling=halved, upsample_factor=(1,) * halvings,
+        upsample_residual=(False,) * halvings, **{"decoder_inject_noise": (False,) * len(blocks), **others},
+    ).eval()  # fmt: skip
+    vae.latents_mean.copy_(torch.tensor([0.5, -1.0, 2.0, 0.0]))
+    vae.latents_std.copy_(torch.tensor([2.0, 3.0, 0.5, 1.0]))
+    return vae
+
+
 def tiny_vae(name: str, factor: int = 8) -> nn.Module:
     """The VAE of the family ``name``: latents of four channels, ``factor`` pixels a position each way."""
     torch.manual_seed(0)
     stages = factor.bit_length()
+    if family_of(name).vae_name == "AutoencoderKLLTXVideo":
+        # Time is halved as often as the sides, and patches are of pictures alone.
+        return tiny_ltx_vae(min(stages - 1, 3), max(1, factor // 8))
     if family_of(name).vae_name in ("AutoencoderKLQwenImage", "AutoencoderKLWan"):
         stated = {"scale_factor_spatial": factor} if name.startswith("wan") else {}
         return getattr(diffusers, family_of(name).vae_name)(

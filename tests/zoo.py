@@ -58,6 +58,8 @@ class Row:
         """Noise as the stock pipeline takes it, by that pipeline's own functions."""
         if self.family in ("flux2", "flux2-klein", "ernie-image"):
             return pipeline._patchify_latents(x)
+        if self.family == "ltx":
+            return pipeline._pack_latents(x)
         return x if self.unpacks_itself else pipeline._pack_latents(x, *x.shape)
 
     def unpacked(self, pipeline: Any, latents: Tensor, x: Tensor) -> Tensor:
@@ -68,6 +70,8 @@ class Row:
             return pipeline._unpatchify_latents(pipeline._unpack_latents_with_ids(latents, ids))
         if self.family == "ernie-image":
             return pipeline._unpatchify_latents(latents)
+        if self.family == "ltx":
+            return pipeline._unpack_latents(latents, *x.shape[2:])
         if self.unpacks_itself or self.family == "flux2-klein":
             return latents
         factor = () if self.family == "krea2" else (8,)
@@ -77,6 +81,17 @@ class Row:
     def makes_videos(self) -> bool:
         """Whether its latents have frames."""
         return family_of(self.family).frame_step is not None
+
+    @property
+    def factor(self) -> int:
+        """Pixels of a latent position, each way, to its stock pipeline without a VAE."""
+        return 32 if self.family == "ltx" else 8
+
+    @property
+    def frames(self) -> int | None:
+        """Frames of a video of its latents; None: they are of pictures."""
+        step = family_of(self.family).frame_step
+        return None if step is None else (LATENT_FRAMES - 1) * step + 1
 
     @property
     def latents(self) -> tuple[int, ...]:
@@ -358,6 +373,18 @@ ZOO = {
             padded_text,
             {"guidance_scale": 1.0},
         ),
+        Row(
+            "ltx",
+            "LTXVideoTransformer3DModel",
+            dict(
+                in_channels=4, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+                cross_attention_dim=32, caption_channels=WIDTH,
+            ),
+            3.0,
+            "plain",
+            attended_text,
+            {"guidance_scale": 1.0},
+        ),
         Row("wan", "WanTransformer3DModel", WAN, 5.0, "plain", fixed_text, {"guidance_scale": 1.0}),
         Row("wan-ti2v", "WanTransformer3DModel", WAN, 5.0, "plain", fixed_text, {"guidance_scale": 1.0}),
         Row(
@@ -484,7 +511,7 @@ def zoo_preset(row: Row, folder: Path, **changes: object) -> tuple[Path, Preset]
             "guidance_mode": row.guidance_mode,
         },
         "adapter": {"rank": 4, "alpha": 8.0, "dropout": 0.1, "base_precision": "fp32"},
-        "data": {"frames": 9} if row.makes_videos else {},
+        "data": {"frames": row.frames} if row.makes_videos else {},
         "policy": {**SMALL_POLICY, **row.policy},
         "imitation": {"states": 2, "window": 1, "dropout": 0.1, "mixing_iterations": 0, "loss_scale": 1.0},
         "optimisation": optimisation(iterations=4, batch_size=2, warmup=1),

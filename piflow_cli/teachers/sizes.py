@@ -15,24 +15,37 @@ def vae_factor(folder: Path) -> int | None:
 
     The stock pipelines of diffusers count alike: some VAEs of videos state it; an AutoencoderKL or AutoencoderDC halves
     the sides between two of its blocks, and another VAE of videos in each stage of which it says whether the time is
-    halved too.
+    halved too. That of LTX-Video cuts patches first, and says in which blocks it halves.
 
     Raises RunError where the config is damaged.
     """
     path = folder / "vae" / "config.json"
     config = read_object(path)
     halvings = {"block_out_channels": -1, "encoder_block_out_channels": -1, "temperal_downsample": 0}
-    if "scale_factor_spatial" in config:
-        stated = config["scale_factor_spatial"]
+    for key in ("scale_factor_spatial", "spatial_compression_ratio"):
+        stated = config.get(key)
+        if stated is None:
+            continue
         if not isinstance(stated, int) or stated < 1:
-            raise RunError(f"{path} is damaged: scale_factor_spatial is {stated!r}, and no number of pixels", MEND)
+            raise RunError(f"{path} is damaged: {key} is {stated!r}, and no number of pixels", MEND)
         return stated
+    if "spatio_temporal_scaling" in config:
+        return _cut_and_halved(path, config)
     for key, more in halvings.items():
         if key in config:
             if not isinstance(config[key], list) or not config[key]:
                 raise RunError(f"{path} is damaged: {key} is {config[key]!r}, and no list of stages", MEND)
             return 2 ** (len(config[key]) + more)
     return None
+
+
+def _cut_and_halved(path: Path, config: dict[str, Any]) -> int:
+    scaling, patch = config["spatio_temporal_scaling"], config.get("patch_size", 4)
+    if not isinstance(scaling, list) or not all(isinstance(halves, bool) for halves in scaling):
+        raise RunError(f"{path} is damaged: spatio_temporal_scaling is {scaling!r}, and no list of blocks", MEND)
+    if not isinstance(patch, int) or patch < 1:
+        raise RunError(f"{path} is damaged: patch_size is {patch!r}, and no number of pixels", MEND)
+    return patch * 2 ** sum(scaling)
 
 
 def tokens_read(folder: Path, tokenizer: str) -> int | None:

@@ -14,10 +14,12 @@ class TextToVideoFamily(TextToImageFamily):
     """A family whose latents are (B, C, F, H, W), and whose videos are (B, 3, frames, H, W).
 
     The first frame has a latent position of its own, and ``frame_step`` of those that follow share one. ``frame_rate``:
-    frames a second of the videos that it was trained on; no network is told.
+    frames a second of the videos that it was trained on. ``pipeline_factors``: what its stock pipeline calls the pixels
+    that a latent position spans each way, and the frames.
     """
 
     frame_rate: ClassVar[int]
+    pipeline_factors: ClassVar[tuple[str, str]] = ("vae_scale_factor_spatial", "vae_scale_factor_temporal")
 
     @property
     def frame_step(self) -> int:
@@ -28,12 +30,8 @@ class TextToVideoFamily(TextToImageFamily):
 
     def pipeline_size(self, pipeline: Any, x: Tensor) -> dict[str, int]:
         frames, rows, columns = x.shape[-3:]
-        factor = pipeline.vae_scale_factor_spatial
-        return {
-            "height": rows * factor,
-            "width": columns * factor,
-            "num_frames": (frames - 1) * pipeline.vae_scale_factor_temporal + 1,
-        }
+        factor, step = (getattr(pipeline, name) for name in self.pipeline_factors)
+        return {"height": rows * factor, "width": columns * factor, "num_frames": (frames - 1) * step + 1}
 
     def saved(self, call: str, name: str) -> tuple[str, str]:
         told = f'{call.removesuffix(")")}, output_type="pil").frames[0]'

@@ -142,7 +142,7 @@ def test_the_snippet_of_a_student_runs_the_stock_pipeline(name, tmp_path, monkey
     family, facts = student.family, replace(student.facts, base=str(tmp_path / "base"))
     save_adapter(Student(family, student.model, facts), tmp_path / "adapter")
     stock, size = family.pipeline_class, {"height": 64, "width": 96}
-    frames = {"num_frames": 9} if row.makes_videos else {}
+    frames = {"num_frames": row.frames} if row.makes_videos else {}
 
     class Pipeline:
         @staticmethod

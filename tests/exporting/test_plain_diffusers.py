@@ -49,7 +49,10 @@ def call(which: Student) -> dict:
     if which.facts.family == "dit":
         return {"class_labels": LABELS, **steps}
     given = {name: value for name, value in told(which).items() if not name.startswith("negative_")}
-    return {**which.family.pipeline_inputs(given), "height": 8 * x.shape[-2], "width": 8 * x.shape[-1], **steps}
+    row = ZOO[which.facts.family]
+    size = {"height": row.factor * x.shape[-2], "width": row.factor * x.shape[-1]}
+    frames = {"num_frames": row.frames} if row.makes_videos else {}
+    return {**which.family.pipeline_inputs(given), **size, **frames, **steps}
 
 
 def made_here(which: Student, base: Path | None, given: dict) -> Tensor:

@@ -81,6 +81,7 @@ PARTS = (
     step("wan21-1.3b"),
     step("wan22-5b"),
     step("wan22-a14b"),
+    step("ltx-video"),
     step("sdxl"),
     step("sd15"),
     step("imagenet-dit"),

@@ -21,7 +21,8 @@ def written(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-FACTORS = {"sana": 32, "wan-ti2v": 16}  # pixels of a latent position of the published base, each way
+WAN = ("wan", "wan-ti2v", "wan-a14b")
+FACTORS = {"sana": 32, "wan-ti2v": 16, "ltx": 32}  # pixels of a latent position of the published base, each way
 
 
 @every_family
@@ -38,17 +39,18 @@ def test_the_factor_is_that_of_the_stock_pipeline(row: Row, factor: int, tmp_pat
     # The pipeline of ERNIE-Image counts cells, two latent positions wide.
     cells = 2 if row.family == "ernie-image" else 1
     assert sized.vae_factor == factor
-    assert cells * factor == (pipeline.vae_scale_factor_spatial if row.makes_videos else pipeline.vae_scale_factor)
-    # The pipelines of Sana and Wan take multiples of 32 and 16 alone.
-    multiple = max({"sana": 32, **dict.fromkeys(("wan", "wan-ti2v", "wan-a14b"), 16)}.get(row.family, 0), 2 * factor)
+    stated = {"ltx": "vae_spatial_compression_ratio", **dict.fromkeys(WAN, "vae_scale_factor_spatial")}
+    assert cells * factor == getattr(pipeline, stated.get(row.family, "vae_scale_factor"))
+    # The pipelines of Sana, LTX-Video and Wan take multiples of 32 and 16 alone.
+    multiple = max({"sana": 32, "ltx": 32, **dict.fromkeys(WAN, 16)}.get(row.family, 0), 2 * factor)
     assert (family.vae_factor, sized.size_multiple, sized.name) == (FACTORS.get(row.family, 8), multiple, row.family)
     factory = family.encoders(preset.teacher)
     assert (factory.downsampling, factory.size_multiple) == (factor, multiple)
-    frames, latent_frames = (9, (3,)) if row.makes_videos else (None, ())
-    assert factory.latent_shape(48, 32, frames) == (4, *latent_frames, 32 // factor, 48 // factor)
+    latent_frames = (3,) if row.makes_videos else ()
+    assert factory.latent_shape(48, 32, row.frames) == (4, *latent_frames, 32 // factor, 48 // factor)
 
 
-LENGTHS = {"ovis-image": 256, "ernie-image": 1024, "sd3": 256, "sana": 300, "sd15": 77, "sdxl": 77}
+LENGTHS = {"ltx": 128, "ovis-image": 256, "ernie-image": 1024, "sd3": 256, "sana": 300, "sd15": 77, "sdxl": 77}
 
 
 @every_family

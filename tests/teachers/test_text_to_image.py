@@ -47,14 +47,14 @@ def by_pipeline(row: Row, model: nn.Module, scheduler, x: Tensor, steps: int) ->
     family, given = family_of(row.family), conditioning(row)
     pipeline = family.pipeline(model, scheduler)
     pipeline.set_progress_bar_config(disable=True)
-    height, width = (8 * side for side in row.latents[-2:])
+    height, width = (row.factor * side for side in row.latents[-2:])
     prompts = {name: value for name, value in given.items() if not name.startswith("negative_")}
     if row.prompt_lists:
         lengths = prompts.pop("prompt_embeds_mask").sum(1).tolist()
         prompts["prompt_embeds"] = [text[:length] for text, length in zip(prompts["prompt_embeds"], lengths)]
     options = {"height": height, "width": width, "num_inference_steps": steps, "output_type": "latent"}
     if row.makes_videos:
-        options["num_frames"] = 4 * (row.latents[1] - 1) + 1
+        options["num_frames"] = row.frames
     latents = pipeline(**prompts, **row.unguided, **options, latents=row.packed(pipeline, x))[0]
     return row.unpacked(pipeline, latents, x)
 
@@ -120,8 +120,8 @@ def test_true_guidance_is_taken_against_the_empty_prompt(name: str) -> None:
         conditional, unconditional = family.call(model, x, RAW, given), family.call(model, x, RAW, empty)
     found = teacher_velocity(family, model, Guidance(4.0), x, RAW, given)
     torch.testing.assert_close(found, unconditional + 4 * (conditional - unconditional), rtol=1e-4, atol=1e-4)
-    twice = teacher_velocity(family, model, Guidance(4.0), x.repeat(2, 1, 1, 1), RAW.repeat(2), given)
-    torch.testing.assert_close(twice, found.repeat(2, 1, 1, 1), rtol=1e-4, atol=1e-4)
+    twice = teacher_velocity(family, model, Guidance(4.0), torch.cat([x, x]), RAW.repeat(2), given)
+    torch.testing.assert_close(twice, torch.cat([found, found]), rtol=1e-4, atol=1e-4)
     assert repeat(given, 2)["negative_prompt_embeds"].shape[0] == 4
 
 
@@ -316,7 +316,7 @@ def test_prompts_of_flux_are_padded_and_pooled() -> None:
 @every_family
 def test_latents_are_normalised_and_come_back(row: Row) -> None:
     family, vae = family_of(row.family), tiny_vae(row.family)
-    frames, latent_frames = ((5,), (2,)) if row.makes_videos else ((), ())
+    frames, latent_frames = ((), ()) if family.frame_step is None else ((family.frame_step + 1,), (2,))
     images = torch.rand(2, 3, *frames, 16, 32, generator=seeded()) * 2 - 1
     with torch.no_grad():
         mean, std = family.encode_images(vae, images)
@@ -368,7 +368,7 @@ def test_encoders_are_known_before_they_are_opened(row: Row, tmp_path, monkeypat
     encoders = factory.open(torch.device("cpu"), False)
     found = encoders.encode_text(["four", "sevenly"])
     torch.testing.assert_close(found[0]["prompt_embeds"], row.encode(4)["prompt_embeds"])
-    frames, latent_frames = ((5,), (2,)) if row.makes_videos else ((), ())
+    frames, latent_frames = ((), ()) if family.frame_step is None else ((family.frame_step + 1,), (2,))
     encoded = encoders.encode_images(torch.zeros(1, 3, *frames, 16, 16))
     assert [value.shape for value in encoded] == [(1, 4, *latent_frames, 2, 2)] * 2
     encoders.close()
