@@ -115,8 +115,9 @@ def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fake_module(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: object) -> None:
-    """Put a module in the place of one whose import alone takes seconds."""
+    """Put a module in the place of one whose import alone takes seconds; what is inside of it is the real one's."""
     module = ModuleType(f"piflow_cli.{name}")
+    module.__path__ = [str(Path(str(import_module("piflow_cli").__file__)).parent.joinpath(*name.split(".")))]
     for key, value in attributes.items():
         setattr(module, key, value)
     monkeypatch.setitem(sys.modules, f"piflow_cli.{name}", module)
