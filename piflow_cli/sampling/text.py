@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,7 +209,9 @@ class EncodedPrompts:
         if self.precision == "fp8":
             # After all adapters are there, which would be stored like the layers that they are put on.
             store_in_fp8(model, family.kept_whole(model) | layers_under_magnitudes(model))
-        _place(pipeline, family, model, request, device)
+        if request.compile:
+            _compile(family.parts(model).values())
+        _place(pipeline, request, device)
         vae = family.load_vae(self.folder).to(device)
 
         @torch.no_grad()
@@ -270,15 +272,16 @@ def _in_dtype(text: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tenso
     return {name: value.to(dtype) if value.is_floating_point() else value for name, value in text.items()}
 
 
-def _place(
-    pipeline: Any, family: TextToImageFamily, model: Network, request: SampleRequest, device: torch.device
-) -> None:
-    """Move the network ``model`` to ``device``, layer by layer if asked, and compile the blocks that it repeats."""
-    if request.compile:
-        settings: Any = torch._dynamo.config
-        settings.recompile_limit = RECOMPILATIONS
-        for network in family.parts(model).values():
-            network.compile_repeated_blocks()
+def _compile(networks: Iterable[Network]) -> None:
+    """Compile the blocks that each of ``networks`` repeats."""
+    settings: Any = torch._dynamo.config
+    settings.recompile_limit = RECOMPILATIONS
+    for network in networks:
+        network.compile_repeated_blocks()
+
+
+def _place(pipeline: Any, request: SampleRequest, device: torch.device) -> None:
+    """Move the network to ``device``, layer by layer if asked."""
     if request.offload == "none":
         pipeline.to(device)
     elif request.offload == "model":
