@@ -128,8 +128,8 @@ class Row:
     @property
     def head_site(self) -> HeadSite:
         """The place of the policy head, in each network."""
-        family, model = family_of(self.family), self.build()
-        return family.head_site(next(iter(family.networks(model).values())))
+        family = family_of(self.family)
+        return family.head_site(family.network(self.build()))
 
     def save(self, folder: Path) -> None:
         """The networks of the model in ``folder``, as a pipeline has them."""

@@ -101,7 +101,7 @@ def widened_config(student: Student) -> dict:
     """The base's config, widened: class name and fields as the published adapters have them."""
     facts, family, model = student.facts, student.family, root(student.model)
     config = {key: value for key, value in json.loads(model.to_json_string()).items() if key not in OF_FILES}
-    site = family.head_site(next(iter(family.networks(model).values())))
+    site = family.head_site(family.network(model))
     published = policy_kind(facts.policy).published
     if published.class_prefix is not None:
         if "patch_size" in family.config_not_published and config.get("out_channels") is not None:

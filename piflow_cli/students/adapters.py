@@ -141,7 +141,7 @@ def load_adapter(
         dtype = getattr(torch, facts.base_dtype)
     model = family.load(place, dtype) if precision is None else family.load_base(place, precision)
     if config is not None:
-        refuse_unknown(config, type(next(iter(family.networks(model).values()))))
+        refuse_unknown(config, type(family.network(model)))
         check_architecture(config, model, family)
     check_ranks(ranks, model)
     fuse(model, family, place, loras)

@@ -85,10 +85,12 @@ class SharedBase:
     ) -> None:
         self.base = base
         base.requires_grad_(False)
-        # A network that is one of several is no model of ours that folds tokens.
-        self.unpatchify = "" in sites and sites[""].unpatchify
-        if self.unpatchify:
-            self.channels = (base.out_channels, widened_channels(base, sites[""], heads[REST][""]))
+        # Of networks that fold tokens, by the beginning of their names: the teacher's channels, and the student's.
+        self.channels = {
+            start: (self.network(start).out_channels, widened_channels(self.network(start), site, heads[REST][start]))
+            for start, site in sites.items()
+            if site.unpatchify
+        }
         self.tuned = _add_adapters(base, adapter, list(heads))
         self.switches: dict[str, Switch] = {}
         for path in copies:
@@ -98,7 +100,7 @@ class SharedBase:
             path = start + site.projection
             own: dict[Role, nn.Module] = {role: of_role[start] for role, of_role in heads.items()}
             self._install(path, HeadSwitch({"teacher": base.get_submodule(path), **own}))
-            tap_embedding(base.get_submodule(start.removesuffix(".")), site, self.switches[path])
+            tap_embedding(self.network(start), site, self.switches[path])
         self._finish(list(heads))
         self.play(REST)
 
@@ -116,6 +118,10 @@ class SharedBase:
         for role in set(roles) - {REST}:
             self.view(role).load_state_dict(student)
 
+    def network(self, start: str) -> Network:
+        """The network of the base whose names begin with ``start``; the base itself for none."""
+        return self.base.get_submodule(start.removesuffix("."))
+
     @property
     def adapter_scale(self) -> float:
         """The factor of the adapters' product, the same everywhere."""
@@ -129,8 +135,8 @@ class SharedBase:
                 layer._active_adapter = [role]
         for switch in self.switches.values():
             switch.role = role
-        if self.unpatchify:
-            self.base.out_channels = self.channels[role != "teacher"]
+        for start, channels in self.channels.items():
+            self.network(start).out_channels = channels[role != "teacher"]
 
     @contextmanager
     def playing(self, role: Role) -> Generator[nn.Module]:
@@ -243,7 +249,7 @@ class PartView(View):
 
     @property
     def base(self) -> nn.Module:
-        return self.shared.base.get_submodule(self.start.removesuffix("."))
+        return self.shared.network(self.start)
 
     def get_submodule(self, path: str) -> nn.Module:
         return super().get_submodule(self.start + path)

@@ -78,6 +78,10 @@ class TeacherFamily(ABC):
         """The networks that ``model`` is made of, by the beginning of their names in it: one of its own, mostly."""
         return {"": model}
 
+    def network(self, model: Network) -> Network:
+        """The first of the :meth:`networks` of ``model``, all of which are built alike."""
+        return next(iter(self.networks(model).values()))
+
     def together(self, networks: Sequence[Network]) -> Network:
         """The model that is made of ``networks``, as :meth:`networks` has them."""
         (model,) = networks

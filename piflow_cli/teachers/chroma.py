@@ -13,7 +13,7 @@ from .base import Conditioning, Network, matching
 from .encoders import ATTENTION_MASK, ATTENTION_MASKS, negative_of
 from .packed import PackedFamily, image_ids
 from .packing import POSITIONS, SIDE
-from .texts import longest_whole
+from .texts import attended, longest_attended
 
 
 class ChromaFamily(PackedFamily):
@@ -64,20 +64,13 @@ class ChromaFamily(PackedFamily):
         return {**conditioning, **masks, "guidance_scale": self.guidance if negative_of(conditioning) else 1.0}
 
     def longest_conditioning(self, model: Network) -> Conditioning:
-        mask = torch.ones(1, self.text_length, dtype=torch.bool, device="cpu")
-        return {**longest_whole(self.text_length, model.config.joint_attention_dim), ATTENTION_MASK: mask}
+        return longest_attended(self.text_length, model.config.joint_attention_dim)
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         options = {"do_classifier_free_guidance": False, "max_sequence_length": self.text_length}
         embeds, _, masks, *_ = pipeline.encode_prompt(list(texts), **options)
         # The pipeline makes them numbers, which attention adds instead of masking: diffusers' issue 12116.
-        masks = masks.bool()
-        return [
-            {"prompt_embeds": text[mask], ATTENTION_MASK: mask[mask]} for text, mask in zip(embeds, masks, strict=True)
-        ]
-
-    def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
-        return [len(pipeline.tokenizer(text).input_ids) for text in texts]
+        return [attended(text, mask.bool()) for text, mask in zip(embeds, masks, strict=True)]
 
 
 def _with_picture(mask: Tensor, x: Tensor) -> Tensor | None:

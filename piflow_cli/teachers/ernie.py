@@ -89,6 +89,3 @@ class ErnieImageFamily(Flux2VaeFamily):
         # Tokens see those before them alone: to leave the end out is never to have read it.
         found = pipeline.encode_prompt(list(texts), pipeline._execution_device)
         return [masked(embeds[: self.text_length]) for embeds in found]
-
-    def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
-        return [len(pipeline.tokenizer(text).input_ids) for text in texts]

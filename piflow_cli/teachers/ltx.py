@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,9 +12,9 @@ from ..core.heads import HeadSite
 from ..core.parameterisations.base import TIMESTEPS
 from ..core.tensors import to_device
 from .base import Conditioning, Network, matching
-from .encoders import ATTENTION_MASK, ATTENTION_MASKS, lengthened, negative_of
+from .encoders import ATTENTION_MASK, ATTENTION_MASKS, negative_of
 from .text_to_video import TextToVideoFamily
-from .texts import longest_whole
+from .texts import attended, longest_attended, of_one_length
 
 SIDES = 32  # pixels; sides that are no multiples of it the stock pipeline refuses, whatever the autoencoder
 DECODING_SEED = 0
@@ -73,15 +73,11 @@ class LTXFamily(TextToVideoFamily):
         return latents.transpose(1, 2).unflatten(2, (-1, rows, columns))
 
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
-        device = conditioning["prompt_embeds"].device
-        # The pipeline wants both halves of one length.
-        longest = max(value.shape[1] for value in conditioning.values())
-        texts = {name: to_device(lengthened(value, longest), device) for name, value in conditioning.items()}
-        return {**texts, "guidance_scale": self.guidance if negative_of(conditioning) else 1.0}
+        scale = self.guidance if negative_of(conditioning) else 1.0
+        return {**of_one_length(conditioning), "guidance_scale": scale}
 
     def longest_conditioning(self, model: Network) -> Conditioning:
-        mask = torch.ones(1, self.text_length, dtype=torch.bool, device="cpu")
-        return {**longest_whole(self.text_length, model.config.caption_channels), ATTENTION_MASK: mask}
+        return longest_attended(self.text_length, model.config.caption_channels)
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         return [self._encoded(pipeline, text) for text in texts]
@@ -90,14 +86,7 @@ class LTXFamily(TextToVideoFamily):
         embeds, mask, *_ = pipeline.encode_prompt(
             text, do_classifier_free_guidance=False, max_sequence_length=self.text_length
         )
-        read = mask[0].bool()
-        return {"prompt_embeds": embeds[0][read], ATTENTION_MASK: read[read]}
-
-    def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
-        return [len(pipeline.tokenizer(text).input_ids) for text in texts]
-
-    def latent_channels(self, config: Mapping[str, Any]) -> int:
-        return config["in_channels"]
+        return attended(embeds[0], mask[0].bool())
 
     def latent_statistics(self, vae: Network, latents: Tensor) -> tuple[Tensor, Tensor]:
         # They are tensors of the autoencoder's, and no fields of its config.

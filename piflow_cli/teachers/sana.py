@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,9 +13,9 @@ from ..core.heads import HeadSite
 from ..core.parameterisations.base import TIMESTEPS
 from ..core.tensors import to_device
 from .base import Conditioning, Network, matching
-from .encoders import ATTENTION_MASK, ATTENTION_MASKS, lengthened, negative_of
+from .encoders import ATTENTION_MASK, ATTENTION_MASKS, negative_of
 from .text_to_image import TextToImageFamily
-from .texts import longest_whole
+from .texts import attended, longest_attended, of_one_length
 
 SIDES = 32  # pixels; sides that are no multiples of it the stock pipeline refuses, whatever the autoencoder
 
@@ -60,19 +60,14 @@ class SanaFamily(TextToImageFamily):
         )[0]
 
     def pipeline_inputs(self, conditioning: Conditioning) -> dict[str, Any]:
-        device = conditioning["prompt_embeds"].device
-        # The pipeline wants both halves of one length.
-        longest = max(value.shape[1] for value in conditioning.values())
-        texts = {name: to_device(lengthened(value, longest), device) for name, value in conditioning.items()}
         guidance = self.guidance if negative_of(conditioning) else 1.0
         # Its negative prompt is "" unless it is told otherwise, and may not stand beside embeddings. Sizes of its own
         # choice would be cut to what is asked for.
         own = {"negative_prompt": None, "use_resolution_binning": False}
-        return {**texts, **own, "guidance_scale": guidance}
+        return {**of_one_length(conditioning), **own, "guidance_scale": guidance}
 
     def longest_conditioning(self, model: Network) -> Conditioning:
-        mask = torch.ones(1, self.text_length, dtype=torch.bool, device="cpu")
-        return {**longest_whole(self.text_length, model.config.caption_channels), ATTENTION_MASK: mask}
+        return longest_attended(self.text_length, model.config.caption_channels)
 
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         return [self._encoded(pipeline, text) for text in texts]
@@ -84,8 +79,7 @@ class SanaFamily(TextToImageFamily):
             max_sequence_length=self.text_length,
             complex_human_instruction=_instruction(pipeline) if text else None,
         )
-        read = mask[0].bool()
-        return {"prompt_embeds": embeds[0][read], ATTENTION_MASK: read[read]}
+        return attended(embeds[0], mask[0].bool())
 
     def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
         instruction = "\n".join(_instruction(pipeline))
@@ -93,9 +87,6 @@ class SanaFamily(TextToImageFamily):
         dropped = len(pipeline.tokenizer.encode(instruction)) - 2
         whole = [instruction + text.lower().strip() for text in texts]
         return [len(pipeline.tokenizer(text).input_ids) - dropped for text in whole]
-
-    def latent_channels(self, config: Mapping[str, Any]) -> int:
-        return config["in_channels"]
 
     def encode_images(self, vae: Network, images: Tensor) -> tuple[Tensor, Tensor]:
         # It is sure of its latents.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -65,6 +65,3 @@ class StableDiffusion3Family(TextToImageFamily):
     def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
         # T5 counts alone, as in FLUX.1: each CLIP reads the first 77 tokens.
         return [len(pipeline.tokenizer_3(text).input_ids) for text in texts]
-
-    def latent_channels(self, config: Mapping[str, Any]) -> int:
-        return config["in_channels"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -72,12 +72,6 @@ class StableDiffusionFamily(TextToImageFamily):
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         embeds, _ = pipeline.encode_prompt(list(texts), pipeline._execution_device, 1, False)
         return [{"prompt_embeds": text} for text in embeds]
-
-    def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
-        return [len(pipeline.tokenizer(text).input_ids) for text in texts]
-
-    def latent_channels(self, config: Mapping[str, Any]) -> int:
-        return config["in_channels"]
 
     def latent_statistics(self, vae: Network, latents: Tensor) -> tuple[Tensor, Tensor]:
         # Their pipelines know of no shift.

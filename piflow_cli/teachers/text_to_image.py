@@ -147,9 +147,9 @@ class TextToImageFamily(TeacherFamily):
         rows, columns = height // self.vae_factor, width // self.vae_factor
         return {REFERENCE: torch.empty(1, channels, rows, columns, device="meta")}
 
-    @abstractmethod
     def latent_channels(self, config: Mapping[str, Any]) -> int:
-        """C of the latents (B, C, H, W) of a model with this config."""
+        """C of the latents (B, C, H, W) of a model with this config; a network that packs them takes more channels."""
+        return config["in_channels"]
 
     def latent_shape(
         self, config: Mapping[str, Any], size: tuple[int, int], frames: int | None = None
@@ -188,9 +188,9 @@ class TextToImageFamily(TeacherFamily):
     def encode_prompts(self, pipeline: Any, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         """Conditioning of each text by the stock pipeline's own ``encode_prompt``, without a batch axis."""
 
-    @abstractmethod
     def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
         """Tokens of each text in the stock pipeline, uncut by ``text_length``; its chat template counts."""
+        return [len(pipeline.tokenizer(text).input_ids) for text in texts]
 
     def encode_images(self, vae: Network, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (B, C, h, w) of the normalised latents of ``images`` (B, 3, H, W) in [-1, 1]."""

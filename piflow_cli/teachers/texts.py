@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..core.tensors import to_device
 from .base import Conditioning
-from .encoders import NEGATIVE_PREFIX
+from .encoders import ATTENTION_MASK, NEGATIVE_PREFIX, lengthened
 
 MASK = "prompt_embeds_mask"
 MASKS = (MASK, NEGATIVE_PREFIX + MASK)
@@ -26,6 +27,23 @@ def texts_of(conditioning: Conditioning) -> list[Tensor]:
 def longest_masked(length: int, width: int) -> Conditioning:
     """Shapes of one text of ``length`` embeddings of ``width`` as :func:`masked` has it, in the encoders' bfloat16."""
     return {**longest_whole(length, width), MASK: torch.ones(1, length, dtype=torch.long, device="cpu")}
+
+
+def attended(embeds: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Those of the embeddings (L, D) of a text that ``mask`` (L,) bool lets count, and a mask of them alone."""
+    return {"prompt_embeds": embeds[mask], ATTENTION_MASK: mask[mask]}
+
+
+def longest_attended(length: int, width: int) -> Conditioning:
+    """Shapes of one text of ``length`` embeddings of ``width`` as :func:`attended` has it."""
+    return {**longest_whole(length, width), ATTENTION_MASK: torch.ones(1, length, dtype=torch.bool, device="cpu")}
+
+
+def of_one_length(conditioning: Conditioning) -> Conditioning:
+    """Texts and masks (B, L, ...) of both halves, all as long as the longest and where the embeddings are."""
+    longest = max(value.shape[1] for value in conditioning.values())
+    long = {name: lengthened(value, longest) for name, value in conditioning.items()}
+    return to_device(long, conditioning["prompt_embeds"].device)
 
 
 def longest_whole(*shape: int) -> Conditioning:

@@ -112,12 +112,6 @@ class WanFamily(TextToVideoFamily):
         )
         return embeds[0]
 
-    def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
-        return [len(pipeline.tokenizer(text).input_ids) for text in texts]
-
-    def latent_channels(self, config: Mapping[str, Any]) -> int:
-        return config["in_channels"]
-
     def latent_statistics(self, vae: Network, latents: Tensor) -> tuple[Tensor, Tensor]:
         mean, std = (
             latents.new_tensor(values).reshape(-1, 1, 1, 1)

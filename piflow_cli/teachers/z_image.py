@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -71,9 +71,6 @@ class ZImageFamily(TextToImageFamily):
 
     def token_counts(self, pipeline: Any, texts: Sequence[str]) -> list[int]:
         return chat_lengths(pipeline.tokenizer, texts, thinking=True)
-
-    def latent_channels(self, config: Mapping[str, Any]) -> int:
-        return config["in_channels"]
 
     def embedding_dim(self, model: Network) -> int:
         return min(model.config.dim, MOST_EMBEDDING_CHANNELS)

@@ -23,7 +23,7 @@ from piflow_cli.presets.families import edge_of
 from piflow_cli.presets.resolve import load, resolve
 from piflow_cli.sampling.denoise import sample_by_pipeline, sample_teacher
 from piflow_cli.students.facts import time_grid
-from piflow_cli.teachers import family_of
+from piflow_cli.teachers import family_of, wan_a14b
 from piflow_cli.teachers.base import guidance_of
 from piflow_cli.teachers.network_pair import NetworkPair
 
@@ -179,6 +179,24 @@ def test_a_fault_in_the_second_network_is_one_line_with_its_file(tmp_path: Path)
     save_file(tensors, file, {"format": "pt"})
     with pytest.raises(RunError, match="transformer_2.*holds values that are not finite in proj_out.bias"):
         FAMILY.load(tmp_path)
+
+
+def test_each_network_is_quantised_but_for_its_own_delicate_layers(tmp_path: Path, monkeypatch) -> None:
+    """By their names in that network: those of the other one do not count."""
+    ROW.save(tmp_path)
+    asked = {}
+
+    def loaded(kind: Any, place: Path, dtype: torch.dtype, kept: set[str]) -> torch.nn.Module:
+        asked[place.name] = kept, dtype
+        return kind.from_pretrained(place)
+
+    # What reads the weights in fewer bits is of bitsandbytes and a GPU.
+    monkeypatch.setattr(wan_a14b, "quantised_loading", lambda precision, keep: {"kept": set(keep)})
+    monkeypatch.setattr(wan_a14b, "load_model", loaded)
+    assert isinstance(FAMILY.load_base(tmp_path, "nf4"), NetworkPair)
+    wan = family_of("wan")
+    kept = wan.kept_whole(ZOO["wan"].build())
+    assert asked == dict.fromkeys(("transformer", "transformer_2"), (kept, torch.bfloat16)) and len(kept) == 3
 
 
 def refusal(name: str, *settings: str) -> UsageError:
