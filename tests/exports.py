@@ -11,7 +11,7 @@ from tiny_pipeline import whole_pipeline
 from tiny_students import tiny_student
 from tiny_vae import tiny_vae
 from torch import Tensor
-from zoo import ZOO, conditioning, disturb, states, student_of
+from zoo import ZOO, conditioning, disturb, states, stock_pipeline, student_of
 
 from piflow_cli.console import Console
 from piflow_cli.exporting.formats import FORMATS
@@ -21,6 +21,8 @@ from piflow_cli.students.student import Student
 from piflow_cli.teachers import family_of
 
 NAMES = (*ZOO, "dit")
+# Those that are exported as whole pipelines.
+PIPELINES = tuple(name for name in NAMES if name != "flux3-klein")
 LABELS = [0, 2]
 
 
@@ -43,14 +45,12 @@ def whole_base(name: str, folder: Path) -> Path:
         return folder
     row = ZOO[name]
     family = family_of(name)
-    kind = family.pipeline_class
-    parts = dict.fromkeys(kind._get_signature_keys(kind)[0])
     given = {
         **family.parts(row.build()),
         "vae": tiny_vae(name, row.factor),
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
     }
-    kind(**parts | given, **family.pipeline_options).save_pretrained(folder)
+    stock_pipeline(family.pipeline_class, **given, **family.pipeline_options).save_pretrained(folder)
     return folder
 
 

@@ -19,6 +19,7 @@ MODULES = {
     "flux-cfg": FLUX,
     "flux2": ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_out"),
     "flux2-klein": ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_out"),
+    "flux3-klein": ("mode_blocks.image.0.attn.to_q", "single_transformer_blocks.1.ff.linear_out"),
     "chroma": FLUX,
     "qwen-image": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.img_mlp.net.2"),
     "longcat-image": FLUX,

@@ -24,7 +24,7 @@ GROUPS = {
     "FLUX.1, FLUX.1 Kontext and Qwen-Image": "(flux-dev|qwen-image)(-8nfe|-24gb|-dx|-2512|-edit-2511)?|flux-kontext",
     "FLUX.1 and Qwen-Image, momentum policies (ArcFlow)": "(flux-dev|qwen-image)-momentum",
     "Chroma, ERNIE-Image and Sana": "chroma|ernie-image|sana",
-    "FLUX.2, Krea 2, LongCat-Image, Ovis-Image and Z-Image": "flux2-.*|krea2|(longcat|ovis)-image|z-image.*",
+    "FLUX.2, FLUX.3, Krea 2, LongCat-Image, Ovis-Image and Z-Image": "flux[23]-.*|krea2|(longcat|ovis)-image|z-image.*",
     "Stable Diffusion": "sd.*",
     "LTX-Video and Wan": "ltx-video|wan.*",
     "ImageNet": "imagenet-.*",

@@ -60,6 +60,11 @@ class Row:
             return pipeline._patchify_latents(x)
         if self.family == "ltx":
             return pipeline._pack_latents(x)
+        if self.family == "flux3-klein":
+            # Imported here: the blocks bring language models, which take seconds.
+            from diffusers.modular_pipelines.flux3.encoders import Flux3VaeEncoderStep
+
+            return Flux3VaeEncoderStep._patchify_latents(x)
         return x if self.unpacks_itself else pipeline._pack_latents(x, *x.shape)
 
     def unpacked(self, pipeline: Any, latents: Tensor, x: Tensor) -> Tensor:
@@ -70,6 +75,10 @@ class Row:
             return pipeline._unpatchify_latents(pipeline._unpack_latents_with_ids(latents, ids))
         if self.family == "ernie-image":
             return pipeline._unpatchify_latents(latents)
+        if self.family == "flux3-klein":
+            from diffusers.modular_pipelines.flux3.decoders import Flux3DecodeStep
+
+            return Flux3DecodeStep._unpatchify_latents(latents)
         if self.family == "ltx":
             return pipeline._unpack_latents(latents, *x.shape[2:])
         if self.unpacks_itself or self.family == "flux2-klein":
@@ -135,6 +144,15 @@ class Row:
         """The networks of the model in ``folder``, as a pipeline has them."""
         for name, network in family_of(self.family).parts(self.build()).items():
             network.save_pretrained(folder / name)
+
+
+def stock_pipeline(kind: Any, **parts: Any) -> Any:
+    """The pipeline of the class ``kind`` with these parts, and without the others."""
+    if issubclass(kind, diffusers.ModularPipeline):
+        made = kind()
+        made.register_components(**parts)
+        return made
+    return kind(**{**dict.fromkeys(kind._get_signature_keys(kind)[0]), **parts})
 
 
 def masked_text(length: int) -> dict[str, Tensor]:
@@ -261,6 +279,18 @@ ZOO = {
         Row("flux-cfg", "FluxTransformer2DModel", flux(False), 4.0, "plain", padded_text, {"true_cfg_scale": 1.0}),
         Row("flux2", "Flux2Transformer2DModel", flux2(True), 4.0, "embedded", fixed_text, {"guidance_scale": 4.0}),
         Row("flux2-klein", "Flux2Transformer2DModel", flux2(False), 4.0, "plain", fixed_text, {"guidance_scale": 1.0}),
+        Row(
+            "flux3-klein",
+            "Flux3Transformer2DModel",
+            dict(
+                in_channels=16, cond_in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16,
+                num_attention_heads=2, joint_attention_dim=24, timestep_channels=32, axes_dims_rope=(4, 4, 4, 4),
+            ),
+            4.0,
+            "plain",
+            narrow_text,
+            {"guidance_scale": 1.0},
+        ),
         Row(
             "qwen-image",
             "QwenImageTransformer2DModel",

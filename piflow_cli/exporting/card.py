@@ -194,5 +194,8 @@ def sampling_call(facts: StudentFacts, sizes: str = "") -> str:
     steps = f"num_inference_steps={facts.nfe}"
     if not isinstance(family, TextToImageFamily):
         return f"[0, 1, 2], {steps}"
+    if family.modular_blocks is not None:
+        # Its guider, which opening() gives it, keeps it from guiding.
+        return f'prompt="a red fox", {steps}{sizes}'
     asked = 'image=load_image("picture.png"), prompt="make it night"' if family.shown else '"a red fox"'
     return f"{asked}, {steps}, {unguided(family)}{sizes}"

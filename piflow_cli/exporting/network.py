@@ -136,6 +136,17 @@ def refuse_two_networks(facts: StudentFacts, request: ExportRequest) -> None:
         )
 
 
+def refuse_modular(facts: StudentFacts, request: ExportRequest) -> None:
+    """Raise UsageError where the stock pipeline is a modular one, for a format that is opened as a whole one."""
+    family = family_of(facts.family)
+    if family.modular_blocks is not None:
+        raise UsageError(
+            f"--format {request.format}: the stock pipeline of the family {family.name} is a modular one, which"
+            " DiffusionPipeline.from_pretrained does not open",
+            "choose --format merged or adapter, whose card says how it is opened",
+        )
+
+
 def base_entry(base: str, revision: str | None, inside: str) -> dict[str, Any]:
     """``place``, ``subfolder`` and ``revision`` of the folder ``inside`` a base; local ones by absolute path."""
     found = hub_id(base)

@@ -91,6 +91,7 @@ ROWS = {
             guided=HALVES,
             shown=True,
         ),
+        FamilyKind("flux3-klein", "piflow_cli.teachers.flux3:Flux3KleinFamily", TEXT, guided=HALVES),
         FamilyKind("chroma", "piflow_cli.teachers.chroma:ChromaFamily", TEXT, guided=HALVES),
         FamilyKind(
             "longcat-image",

@@ -50,6 +50,7 @@ class TeacherFamily(ABC):
         asks_for_dtype: names of modules that ask their first layer for its dtype before they compute.
         embeds_guidance: whether its networks have an input for the guidance scale.
         predicts: the row of :mod:`~piflow_cli.core.parameterisations.kinds` of what its networks predict.
+        modular_blocks: the class of the blocks that its stock pipeline is made of, where that is a modular one.
         read_on_host: entries of the conditioning, of both halves of guidance, that :meth:`call` reads in host memory.
         guidance: the value of that input, or what stock pipelines guide by; ``guidance_2``: that of a second network.
     """
@@ -63,6 +64,7 @@ class TeacherFamily(ABC):
     usual_fields: ClassVar[Mapping[str, tuple[float, ...]]] = MappingProxyType({})
     asks_for_dtype: ClassVar[tuple[str, ...]] = ()
     embeds_guidance: ClassVar[bool] = False
+    modular_blocks: ClassVar[str | None] = None
     read_on_host: ClassVar[tuple[str, ...]] = ()
     predicts: ClassVar[str] = FLOW
 

@@ -25,7 +25,8 @@ def another_model(folder: Path, found: str, expected: str) -> UsageError:
 
 
 def _modular(folder: Path) -> str:
-    """Why no family can be made of it yet, where its pipeline is a modular one."""
+    """Why it has none, where its pipeline is a modular one: no two of those are called alike."""
     if (folder / MODULAR).is_file() and not (folder / WHOLE).is_file():
-        return ", whose pipeline is a modular one: families are built on whole pipelines"
+        known = sorted(name for name, family in families().items() if family.modular_blocks is not None)
+        return f", whose pipeline is a modular one; of those piflow has {' and '.join(known)}"
     return ""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from ..errors import UsageError
 from .loading import load_text_encoder
 
 
@@ -20,6 +22,14 @@ def missing_parts(folder: Path) -> list[str]:
     kinds = ("text_encoder", "tokenizer", "processor")
     texts = [name for name, value in parts.items() if name.startswith(kinds) and value[0] is not None]
     return [name for name in texts or ["text_encoder"] if not (folder / name).is_dir()]
+
+
+def no_text_encoder(folder: Path, missing: Sequence[str]) -> UsageError:
+    """The error about a ``folder`` that is no whole pipeline, since those parts are ``missing``."""
+    return UsageError(
+        f"{folder} has no text encoder: there is no {' and no '.join(missing)} in it",
+        "name the folder or Hub id of a whole pipeline: --base PATH",
+    )
 
 
 def text_encoders(folder: Path) -> dict[str, nn.Module]:

@@ -26,7 +26,7 @@ from .packing import pack, unpack
 from .sizes import tokens_read, vae_factor
 from .stock_encoders import StockEncoders
 from .strangers import another_model
-from .text_parts import encoder_bytes, missing_parts, text_encoders
+from .text_parts import encoder_bytes, missing_parts, no_text_encoder, text_encoders
 
 if TYPE_CHECKING:
     from ..presets.schema import TeacherSection
@@ -273,12 +273,8 @@ class TextToImageFamily(TeacherFamily):
 
     def text_pipeline(self, folder: Path) -> Any:
         """The stock pipeline with text encoders alone, in bfloat16; raises UsageError where ``folder`` lacks them."""
-        missing = missing_parts(folder)
-        if missing:
-            raise UsageError(
-                f"{folder} has no text encoder: there is no {' and no '.join(missing)} in it",
-                "name the folder or Hub id of a whole pipeline: --base PATH",
-            )
+        if missing := missing_parts(folder):
+            raise no_text_encoder(folder, missing)
         absent = dict.fromkeys((*self.own_parts, "vae", *self.left_out))
         return self.pipeline_class.from_pretrained(
             folder, **absent, **text_encoders(folder), torch_dtype=torch.bfloat16

@@ -9,7 +9,7 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
-from exports import LABELS, NAMES, export, noise, own_samples, student, told, whole_base
+from exports import LABELS, PIPELINES, export, noise, own_samples, student, told, whole_base
 from helpers import GOLDEN, golden
 from plain_environment import plain_environment, run_plain
 from torch import Tensor
@@ -25,7 +25,7 @@ SCRIPT = Path(__file__).parents[1] / "plain_diffusers.py"
 # The stock pipeline of LongCat-Image takes prompts alone: given embeddings it counts prompts, of which there are none.
 # Without accelerate, which is not installed there, diffusers opens no network of Krea 2's class.
 # Nor does it load networks that keep layers in float32 without accelerate, as Wan's.
-PLAIN = [name for name in NAMES if name not in ("longcat-image", "krea2", "wan", "wan-ti2v", "wan-a14b")]
+PLAIN = [name for name in PIPELINES if name not in ("longcat-image", "krea2", "wan", "wan-ti2v", "wan-a14b")]
 
 
 @dataclass
@@ -221,7 +221,7 @@ def published(folder: Path, bases: dict[str, Path]) -> list[Job]:
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("bases")
-    return {name: whole_base(name, folder / name) for name in ZOO}
+    return {name: whole_base(name, folder / name) for name in PIPELINES if name in ZOO}
 
 
 @pytest.mark.long

@@ -90,6 +90,7 @@ PARTS = (
     step("flux2-dev"),
     step("flux2-klein-edit"),
     step("flux2-dev-edit"),
+    step("flux3-klein"),
     Part("kernel cases", (str(HERE / "kernel_cases.py"),), 150, needs_gpu=True, small=False),
     Part("commands", (str(HERE / "commands.py"),), 300),
     step("flux-dev-dx"),

@@ -103,6 +103,7 @@ CASES = (
         QUARTER,
         ("flux2-dev", "flux2-dev-edit", "flux2-klein", "flux2-klein-edit"),
     ),
+    Case("FLUX.3", (1, *FLUX2), "gm", 8, 6.93, QUARTER, ("flux3-klein",)),
     Case("FLUX.2 in bf16", (1, *FLUX2), "gm", 8, 3.2, QUARTER, dtype=BF16),
     Case("ImageNet", (256, *IMAGENET), "gm", 32, 1.0, 1.0, ("imagenet-fm", "imagenet-repa")),
     Case("ImageNet in bf16, batch 1", (1, *IMAGENET), "gm", 32, 1.0, 1.0, dtype=BF16),

@@ -9,7 +9,7 @@ import diffusers
 import pytest
 from tiny_pipeline import tokenizer, whole_pipeline
 from tiny_vae import tiny_vae
-from zoo import ZOO, Row, every_family, zoo_preset
+from zoo import ZOO, Row, every_family, stock_pipeline, zoo_preset
 
 from piflow_cli.data.collect import EncodedCache
 from piflow_cli.errors import RunError
@@ -32,10 +32,8 @@ def test_the_factor_is_that_of_the_stock_pipeline(row: Row, factor: int, tmp_pat
     vae = tiny_vae(row.family, factor)
     vae.save_pretrained(tmp_path / "base" / "vae")
     family = family_of(row.family)
-    kind = family.pipeline_class
-    parts = dict.fromkeys(kind._get_signature_keys(kind)[0])
     sized = family.sized_by(tmp_path / "base")
-    pipeline = kind(**{**parts, "vae": vae})
+    pipeline = stock_pipeline(family.pipeline_class, vae=vae)
     # The pipeline of ERNIE-Image counts cells, two latent positions wide.
     cells = 2 if row.family == "ernie-image" else 1
     assert sized.vae_factor == factor
@@ -50,7 +48,9 @@ def test_the_factor_is_that_of_the_stock_pipeline(row: Row, factor: int, tmp_pat
     assert factory.latent_shape(48, 32, row.frames) == (4, *latent_frames, 32 // factor, 48 // factor)
 
 
-LENGTHS = {"ltx": 128, "ovis-image": 256, "ernie-image": 1024, "sd3": 256, "sana": 300, "sd15": 77, "sdxl": 77}
+LENGTHS = {
+    "ltx": 128, "ovis-image": 256, "ernie-image": 1024, "flux3-klein": 960, "sd3": 256, "sana": 300, "sd15": 77, "sdxl": 77,
+}  # fmt: skip
 
 
 @every_family

@@ -55,6 +55,14 @@ def by_pipeline(row: Row, model: nn.Module, scheduler, x: Tensor, steps: int) ->
     options = {"height": height, "width": width, "num_inference_steps": steps, "output_type": "latent"}
     if row.makes_videos:
         options["num_frames"] = row.frames
+    if family.one_at_a_time:
+        # Each text in its own window.
+        windows = prompts.pop("prompt_embeds_mask").sum(1).tolist()
+        texts = [text[None, :window] for text, window in zip(prompts["prompt_embeds"], windows)]
+        noise = row.packed(pipeline, x).split(1)
+        told = {**row.unguided, **options}
+        made = [pipeline(prompt_embeds=text, latents=one, **told)[0] for text, one in zip(texts, noise, strict=True)]
+        return row.unpacked(pipeline, torch.cat(made), x)
     latents = pipeline(**prompts, **row.unguided, **options, latents=row.packed(pipeline, x))[0]
     return row.unpacked(pipeline, latents, x)
 
@@ -181,13 +189,13 @@ def test_a_base_of_another_architecture_is_refused(row: Row, tmp_path) -> None:
 def test_a_model_of_no_family_is_named_and_why_it_has_none(tmp_path) -> None:
     folder = tmp_path / "base"
     (folder / "transformer").mkdir(parents=True)
-    (folder / "transformer" / "config.json").write_text('{"_class_name": "Flux3Transformer2DModel"}')
-    refused = r"holds a Flux3Transformer2DModel, not a FluxTransformer2DModel; piflow has no family for that model"
+    (folder / "transformer" / "config.json").write_text('{"_class_name": "MiniMaxH3Transformer3DModel"}')
+    refused = r"holds a MiniMaxH3Transformer3DModel, not a FluxTransformer2DModel; piflow has no family for that model"
     with pytest.raises(UsageError, match=f"{refused}$") as error:
         family_of("flux").outline(folder)
     assert error.value.hint == "name another base: --base PATH"
     (folder / "modular_model_index.json").write_text("{}")
-    with pytest.raises(UsageError, match=f"{refused}, whose pipeline is a modular one"):
+    with pytest.raises(UsageError, match=f"{refused}, whose pipeline is a modular one; of those piflow has flux3-klein$"):
         family_of("flux").outline(folder)
     (folder / "model_index.json").write_text("{}")
     with pytest.raises(UsageError, match=f"{refused}$"):

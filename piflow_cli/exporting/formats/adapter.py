@@ -19,6 +19,7 @@ from ...teachers import family_of
 from ...teachers.text_to_image import TextToImageFamily
 from ...weights.stored import StoredWeights
 from ..card import base_told, sampling_call
+from ..opening import opening
 from ..portable import is_of_this_machine, portable
 from ..request import DTYPES, ExportRequest
 from ..verify import fixed_inputs, largest_difference, velocities
@@ -33,15 +34,10 @@ TOLERANCES = {None: 1e-6, "fp32": 1e-6, "fp16": 0.1, "bf16": 0.1}
 TEXT_SNIPPET = """\
 import piflow_cli as piflow
 import torch
-from diffusers import {pipeline}
+from diffusers import {names}
 
 student = piflow.load_student({place!r}, dtype=torch.bfloat16)
-pipeline = {pipeline}.from_pretrained(
-    {base},
-    {networks},
-    scheduler=student.scheduler(patch=student.family.token_positions),
-    torch_dtype=torch.bfloat16,
-).to("cuda" if torch.cuda.is_available() else "cpu")
+{opening}
 {ending}
 """
 CLASS_SNIPPET = """\
@@ -118,7 +114,8 @@ class AdapterFormat:
             return CLASS_SNIPPET.format(place=place)
         imports, base = base_told(facts.base)
         more, ending = family.saved(f"pipeline({sampling_call(facts, sizes)})", "fox")
-        told = {"pipeline": family.pipeline_name, "base": base, "ending": ending, "networks": _networks(family)}
+        names, opened = opening(family, base, _parts(family))
+        told = {"names": names, "opening": opened, "ending": ending}
         return imports + more + TEXT_SNIPPET.format(place=place, **told)
 
     def _reduce(self, student: Student, rank: int) -> dict[str, object]:
@@ -139,12 +136,12 @@ class AdapterFormat:
         return {"rank": rank, "rank_error": math.sqrt(lost / whole) if whole > 0 else 0.0, "rank_policy_change": moved}
 
 
-def _networks(family: TextToImageFamily) -> str:
-    """The arguments that hand a student's networks to the stock pipeline."""
+def _parts(family: TextToImageFamily) -> dict[str, str]:
+    """The arguments that hand a student's networks and scheduler to the stock pipeline."""
     base = {part: f"student.model.base.{start}".removesuffix(".") for part, start in family.own_parts.items()}
     # A base's own index says where its second network begins, and not where the student's does.
-    told = family.pipeline_options if len(base) > 1 else {}
-    return ",\n    ".join(f"{name}={value}" for name, value in {**base, **told}.items())
+    told = {name: str(value) for name, value in family.pipeline_options.items()} if len(base) > 1 else {}
+    return {**base, **told, "scheduler": "student.scheduler(patch=student.family.token_positions)"}
 
 
 def reduced(first: Tensor, second: Tensor, rank: int) -> tuple[Tensor, Tensor, float, float]:

@@ -33,6 +33,7 @@ from ..network import (
     write_network,
     write_scheduler,
 )
+from ..opening import opening
 from ..standalone.code import SCHEDULER
 from ..verify import ComparedFormat, by_pipeline, check_weights, difference, reading_back
 from ..weights import SHARD_SIZE, linear_layers, merged_weights
@@ -60,9 +61,7 @@ kind = get_class_from_dynamic_module(
 scheduler = kind.from_pretrained(place, subfolder="{SCHEDULER_FOLDER}")
 """
 TEXT_SAMPLING = """\
-pipeline = {pipeline}.from_pretrained(
-    {base}, {part}=transformer, scheduler=scheduler, torch_dtype=torch.bfloat16
-).to("cuda" if torch.cuda.is_available() else "cpu")
+{opening}
 {ending}
 """
 CLASS_SAMPLING = """\
@@ -133,10 +132,10 @@ class MergedFormat(ComparedFormat):
         family = family_of(facts.family)
         if isinstance(family, TextToImageFamily):
             imports, base = base_told(facts.base)
-            loading = LOADING.format(place=place, pipeline=f", {family.pipeline_name}")
+            names, opened = opening(family, base, {family.component: "transformer", "scheduler": "scheduler"})
+            loading = LOADING.format(place=place, pipeline=f", {names}")
             more, ending = family.saved(f"pipeline({sampling_call(facts, sizes)})", "image")
-            told = {"pipeline": family.pipeline_name, "base": base, "ending": ending, "part": family.component}
-            return imports + more + loading + TEXT_SAMPLING.format(**told)
+            return imports + more + loading + TEXT_SAMPLING.format(opening=opened, ending=ending)
         return LOADING.format(place=place, pipeline="") + CLASS_SAMPLING.format(nfe=facts.nfe)
 
 

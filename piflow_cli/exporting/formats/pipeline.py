@@ -24,6 +24,7 @@ from ..network import (
     base_reference,
     check_whole,
     dtype_of,
+    refuse_modular,
     rollouts_of,
     write_json,
     write_network,
@@ -45,6 +46,7 @@ class PipelineFormat(ComparedFormat):
     name = "pipeline"
 
     def check(self, facts: StudentFacts, request: ExportRequest) -> None:
+        refuse_modular(facts, request)
         check_whole(facts, request)
         if request.quantise is not None:
             raise UsageError(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
-from exports import LABELS, NAMES, export, noise, own_samples, student, told, whole_base
+from exports import LABELS, PIPELINES, export, noise, own_samples, student, told, whole_base
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -155,7 +155,7 @@ WHOLE = {"krea2": ("norm",), "wan": WAN, "wan-ti2v": WAN, "wan-a14b": WAN}
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PIPELINES)
 def test_weights_are_in_the_dtype_that_is_asked_for_and_heads_in_float32(name, dtype, tmp_path) -> None:
     ZOO[name].save(tmp_path / "base") if name in ZOO else None
     folder = export(student(name, tmp_path / "base"), "pipeline", tmp_path / "out", dtype=dtype)
