@@ -12,7 +12,9 @@ DEVICE = '"cuda" if torch.cuda.is_available() else "cpu"'
 def opening(family: TextToImageFamily, base: str, parts: Mapping[str, str]) -> tuple[str, str]:
     """What to import of diffusers, and statements that make ``pipeline``; ``base`` and ``parts`` are Python."""
     if family.modular_blocks is not None:
-        return f"ClassifierFreeGuidance, {family.modular_blocks}", _of_blocks(family, family.modular_blocks, base, parts)
+        return f"ClassifierFreeGuidance, {family.modular_blocks}", _of_blocks(
+            family, family.modular_blocks, base, parts
+        )
     told = [base, *(f"{name}={value}" for name, value in parts.items()), "torch_dtype=torch.bfloat16"]
     lines = "".join(f"    {argument},\n" for argument in told)
     return family.pipeline_name, f"pipeline = {family.pipeline_name}.from_pretrained(\n{lines}).to({DEVICE})"

@@ -29,7 +29,7 @@ class Flux3KleinFamily(Flux2VaeFamily):
 
     The pipeline pads a text to a multiple of 80 tokens, and the network, which knows no mask, sees that padding. So a
     window is part of what it is told, and a batch is asked about in one call for each length of window in it. ``D`` is
-    eight layers of the text encoder side by side. The pipeline's language model that writes longer prompts is not asked.
+    eight layers of the text encoder side by side. The pipeline's prompt upsampler is not asked.
     """
 
     name = "flux3-klein"
@@ -49,7 +49,7 @@ class Flux3KleinFamily(Flux2VaeFamily):
 
     def _config(self, folder: Path) -> dict:
         config = super()._config(folder)
-        if "flow_map" in config and config["flow_map"]:
+        if config.get("flow_map"):
             raise UsageError(
                 f"the {self.model_name} in {folder} is a flow map, distilled in steps already: it predicts no velocity",
                 "name the base that it was made of: --base black-forest-labs/flux-3-image-klein-base",

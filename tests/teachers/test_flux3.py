@@ -34,7 +34,12 @@ class Layers(nn.Module):
     dtype, device = torch.float32, torch.device("cpu")
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, output_hidden_states: bool, use_cache: bool
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        output_hidden_states: bool,
+        use_cache: bool,
     ) -> SimpleNamespace:
         hidden = (input_ids * attention_mask + position_ids).unsqueeze(-1).expand(-1, -1, WIDTH).float()
         return SimpleNamespace(hidden_states=[hidden + layer for layer in range(37)])
@@ -135,7 +140,9 @@ def test_a_base_without_its_text_encoder_says_so(tmp_path) -> None:
 
 
 def test_a_whole_pipeline_is_not_exported() -> None:
-    with pytest.raises(UsageError, match="of the family flux3-klein is a modular one, which DiffusionPipeline") as error:
+    with pytest.raises(
+        UsageError, match="of the family flux3-klein is a modular one, which DiffusionPipeline"
+    ) as error:
         FORMATS["pipeline"].open().check(facts_of(ROW), ExportRequest("student", "pipeline", Path("out")))
     assert error.value.hint == "choose --format merged or adapter, whose card says how it is opened"
 

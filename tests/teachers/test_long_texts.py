@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from zoo import MASKED, ZOO
 
 from piflow_cli.teachers import family_of
-from piflow_cli.teachers.modular import as_whole
 from piflow_cli.teachers.long_texts import hushed, length_note, told_of
+from piflow_cli.teachers.modular import as_whole
 from piflow_cli.teachers.stock_encoders import StockEncoders
 
 PAD = 0

@@ -49,7 +49,8 @@ def test_the_factor_is_that_of_the_stock_pipeline(row: Row, factor: int, tmp_pat
 
 
 LENGTHS = {
-    "ltx": 128, "ovis-image": 256, "ernie-image": 1024, "flux3-klein": 960, "sd3": 256, "sana": 300, "sd15": 77, "sdxl": 77,
+    "ltx": 128, "ovis-image": 256, "ernie-image": 1024, "flux3-klein": 960, "sd3": 256, "sana": 300, "sd15": 77,
+    "sdxl": 77,
 }  # fmt: skip
 
 

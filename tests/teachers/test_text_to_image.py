@@ -195,7 +195,9 @@ def test_a_model_of_no_family_is_named_and_why_it_has_none(tmp_path) -> None:
         family_of("flux").outline(folder)
     assert error.value.hint == "name another base: --base PATH"
     (folder / "modular_model_index.json").write_text("{}")
-    with pytest.raises(UsageError, match=f"{refused}, whose pipeline is a modular one; of those piflow has flux3-klein$"):
+    with pytest.raises(
+        UsageError, match=f"{refused}, whose pipeline is a modular one; of those piflow has flux3-klein$"
+    ):
         family_of("flux").outline(folder)
     (folder / "model_index.json").write_text("{}")
     with pytest.raises(UsageError, match=f"{refused}$"):
