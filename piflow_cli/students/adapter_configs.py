@@ -118,7 +118,12 @@ def widened_config(student: Student) -> dict:
 def _channels(model: Network) -> int:
     """The channels that a base gives; configs of some classes leave them to the class, others have them alone."""
     channels = dict(model.config).get("out_channels")
-    return model.out_channels if channels is None else channels
+    return given_channels(model) if channels is None else channels
+
+
+def given_channels(model: Network) -> int:
+    """The channels that ``model`` says it gives; one that says nothing, as that of FLUX.3, gives what it takes."""
+    return model.out_channels if hasattr(model, "out_channels") else model.config.in_channels
 
 
 def read_config(path: Path | None) -> dict[str, Any] | None:

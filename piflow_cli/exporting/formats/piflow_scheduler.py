@@ -15,6 +15,7 @@ from torch import Tensor
 from ...core.policies.kinds import policy_kind
 from ...core.timegrid import TimeGrid
 from ...errors import UsageError
+from ...students.adapter_configs import given_channels
 from ...students.facts import StudentFacts
 from ...students.shared_base import root
 from ...students.student import Student
@@ -163,7 +164,7 @@ def fits_its_own_class(student: Student) -> bool:
 
 
 def _wide_config(student: Student) -> dict[str, Any]:
-    return plain_config(student) | {"out_channels": student.facts.components * root(student.model).out_channels}
+    return plain_config(student) | {"out_channels": student.facts.components * given_channels(root(student.model))}
 
 
 def _stock_weights(student: Student) -> Weights:
