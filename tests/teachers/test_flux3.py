@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import diffusers
 import pytest
 import torch
+import transformers
 from euler_steps import euler
+from tiny_pipeline import tokenizer
 from tiny_vae import tiny_vae
 from torch import Tensor, nn
 from zoo import ZOO, conditioning, disturb, facts_of, states, student_of
@@ -78,6 +80,36 @@ def test_a_prompt_is_eight_layers_side_by_side_in_a_window_of_eighty() -> None:
     expected[:2, 0] = torch.tensor([ord("a") + 0.0, ord("b") + 1.0])
     layers = torch.cat([(expected + layer).expand(-1, WIDTH) for layer in LAYERS], dim=1)
     torch.testing.assert_close(found[0]["prompt_embeds"], layers)
+
+
+def test_the_text_encoder_in_a_folder_is_opened_and_read(tmp_path) -> None:
+    """A tiny Qwen3-VL and its processor, as bases have them."""
+    torch.manual_seed(0)
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 0]}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4, "num_hidden_layers": 32}
+    narrow = {"hidden_size": 8, "intermediate_size": 8}
+    seeing = {"depth": 1, "num_heads": 2, "out_hidden_size": 8, "num_position_embeddings": 4}
+    config = transformers.Qwen3VLConfig(
+        text_config={"vocab_size": 8, **narrow, **heads, "rope_parameters": rope},
+        vision_config={**narrow, **seeing, "deepstack_visual_indexes": []},
+    )
+    transformers.Qwen3VLForConditionalGeneration(config).save_pretrained(tmp_path / "text_encoder")
+    words, pictures, videos = (
+        tokenizer(4096), transformers.Qwen2VLImageProcessor(), transformers.Qwen3VLVideoProcessor(),
+    )  # fmt: skip
+    chat = "{% for message in messages %}{{ message.content }} {% endfor %}{% if add_generation_prompt %}a{% endif %}"
+    transformers.Qwen3VLProcessor(pictures, words, videos, chat_template=chat).save_pretrained(tmp_path / "tokenizer")
+    pipeline = FAMILY.text_pipeline(tmp_path)
+    assert pipeline.text_encoder.dtype == torch.bfloat16
+    assert FAMILY.token_counts(pipeline, ["red fox", "fox " * 100]) == [4, 102]
+    found = FAMILY.encode_prompts(pipeline, ["red fox", "fox " * 100])
+    assert [text["prompt_embeds"].shape for text in found] == [(80, 64), (160, 64)]
+    ids = words("red fox a", return_tensors="pt").input_ids
+    with torch.no_grad():
+        layers = pipeline.text_encoder(ids, output_hidden_states=True).hidden_states
+    expected = torch.cat([layers[layer][0] for layer in LAYERS], dim=1)
+    # Tokens see those before them alone; attention over the padding rounds otherwise.
+    torch.testing.assert_close(found[0]["prompt_embeds"][:4], expected, rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize("guided", [True, False])
