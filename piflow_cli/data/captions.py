@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ..errors import UsageError
 from .picture import Picture, TextKind, caption_of
-from .pictures import SUFFIXES
 from .rows import Faults, csv_rows, is_text, jsonl_rows, naming, read_text
+from .sample_kinds import OF_PICTURES, SampleKind
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 FILE_COLUMN, REFERENCE_COLUMN = "file_name", "reference"
@@ -20,8 +20,10 @@ Key = tuple[str, str]
 """Of a file, the folder that it is really in and its name: the same however a path to it is written."""
 
 
-def pictures_of_folder(folder: Path, files: Sequence[Path], told: TextKind) -> list[Picture]:
-    """The pictures among ``files`` of ``folder``, and those that a metadata file lists, sorted by path.
+def pictures_of_folder(
+    folder: Path, files: Sequence[Path], told: TextKind, kind: SampleKind = OF_PICTURES
+) -> list[Picture]:
+    """The pictures, or what ``kind`` says, among ``files`` of ``folder``, and those that metadata list, sorted by path.
 
     A file is taken for a picture by its suffix, or because it has a caption of its own: then reading it tells. A
     picture that is listed several times with several captions is one sample with each. Raises UsageError with all
@@ -30,22 +32,28 @@ def pictures_of_folder(folder: Path, files: Sequence[Path], told: TextKind) -> l
     key_of = _keys()
     present = {key_of(path): path for path in files}
     captions = _listed([file for file in files if file.name in METADATA], present, key_of, told)
-    known = {key_of(path.with_suffix("")) for path in files if path.suffix.lower() in SUFFIXES}
+    known = {key_of(path.with_suffix("")) for path in files if path.suffix.lower() in kind.suffixes}
     found = dict.fromkeys(files) | {path: None for path, _ in captions.values()}
     pictures = []
     for path in sorted(found):
-        texts = captions[key_of(path)][1] if key_of(path) in captions else _beside(path, present, known, key_of, told)
+        listed = captions.get(key_of(path))
+        texts = _beside(path, present, known, key_of, told, kind) if listed is None else listed[1]
         name = str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
         pictures += [Picture(name, caption_of(text), path.read_bytes, path) for text in texts]
     return pictures
 
 
 def _beside(
-    path: Path, present: Mapping[Key, Path], known: set[Key], key_of: Callable[[Path], Key], told: TextKind
+    path: Path,
+    present: Mapping[Key, Path],
+    known: set[Key],
+    key_of: Callable[[Path], Key],
+    told: TextKind,
+    kind: SampleKind,
 ) -> list[str | None]:
     """The caption of a file that no metadata lists; None for a picture without one. Other files have no entry."""
     text = present.get(key_of(path.with_suffix(".txt"))) if ".txt" in told.members else None
-    picture = path.suffix.lower() in SUFFIXES
+    picture = path.suffix.lower() in kind.suffixes
     # A file beside a picture of the same name belongs to the same text, and is no picture.
     other = text is None or path == text or path.name in METADATA or key_of(path.with_suffix("")) in known
     if other and not picture:

@@ -26,6 +26,8 @@ from .encoded import SampleKeys
 from .picture import Picture
 from .picture_index import PictureFacts, look_at
 from .prompts import Prompt, read_prompts
+from .sample_kinds import kind_of
+from .videos import CLIP, too_short
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 CROP = "centre"
 NAMES_SHOWN = 5
 DAMAGED = "the cache shard {} was damaged; it is removed and made anew"
-NO_CAPTION, UNREADABLE = "without a caption", "unreadable"
+NO_CAPTION, UNREADABLE, TOO_SHORT = "without a caption", "unreadable", "too short"
 
 
 class EncodedCache:
@@ -45,6 +47,11 @@ class EncodedCache:
     def __init__(self, section: DataSection, factory: EncoderFactory) -> None:
         root = cache_folder(None if section.cache is None else Path(section.cache))
         self.identity, self.sees = dict(factory.identity), factory.sees
+        self._clip = (
+            {}
+            if factory.frame_rate is None
+            else {"frames": section.frames, "rate": factory.frame_rate, "clip": CLIP}
+        )
         self.folder = root / cache_key(identity=self.identity)[:16]
         # Hashes and sizes of pictures do not depend on the model.
         self.pictures = Cache(root / PICTURES)
@@ -56,7 +63,7 @@ class EncodedCache:
         return cache_key(identity=self.identity, text=text, **picture)
 
     def latents_key(self, sha256: str, size: Size) -> str:
-        return cache_key(identity=self.identity, file=sha256, size=size, crop=CROP)
+        return cache_key(identity=self.identity, file=sha256, size=size, crop=CROP, **self._clip)
 
     def scan(self, console: Console) -> None:
         """Read which entries there are; damaged shards are dropped and named."""
@@ -139,7 +146,7 @@ class ItemToEncode:
 
 @dataclass(frozen=True)
 class SkippedPicture:
-    """A picture that cannot be used: NO_CAPTION or UNREADABLE, and what the decoder said."""
+    """A picture or video that cannot be used: NO_CAPTION, UNREADABLE or TOO_SHORT, and what there is to say of it."""
 
     name: str
     why: str
@@ -174,9 +181,12 @@ def collect(section: DataSection, data_free: bool, factory: EncoderFactory, cach
         _collect_edits(section, data_free, factory, cache, sizes, to_encode)
         return to_encode
     pictures = list_pictures(section)
-    for picture, seen in zip(pictures, look_at(pictures, cache.pictures)):
+    for picture, seen in zip(pictures, look_at(pictures, cache.pictures, kind_of(section))):
         if not isinstance(seen, PictureFacts):
             to_encode.skipped.append(SkippedPicture(picture.name, UNREADABLE, str(seen)))
+            continue
+        if why := _too_short(seen, section, factory):
+            to_encode.skipped.append(SkippedPicture(picture.name, TOO_SHORT, why))
             continue
         size = nearest_bucket(seen.size, sizes)
         if picture.caption is None:
@@ -187,6 +197,14 @@ def collect(section: DataSection, data_free: bool, factory: EncoderFactory, cach
         )
         to_encode.items.setdefault(size, []).append(ItemToEncode(picture.caption, sample, picture))
     return to_encode
+
+
+def _too_short(seen: PictureFacts, section: DataSection, factory: EncoderFactory) -> str | None:
+    """How long a video is, and has to be, where that is too short."""
+    frames, rate = section.frames, factory.frame_rate
+    if seen.seconds is None or frames is None or rate is None or not too_short(seen.seconds, frames, rate):
+        return None
+    return f"{seen.seconds:.2f} s of {frames / rate:.2f} s"
 
 
 def _collect_edits(

@@ -31,6 +31,8 @@ from .collect import (
 from .encoded import Bucket, EncodedData, SampleKeys
 from .picture import Picture
 from .pictures import Unreadable
+from .sample_kinds import OF_PICTURES, SampleKind, kind_of
+from .videos import clip
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -90,12 +92,32 @@ def open_encoded(
                 lambda: stack.enter_context(closing(factory.open(accelerator.device, section.offload_text_encoder)))
             )
             unseen = _encode_texts(encoders, share.texts, cache.texts, console)
-            failed = unseen | encode_pictures(encoders, share.pictures, cache.latents, console)
+            failed = unseen | encode_pictures(
+                encoders, share.pictures, cache.latents, console, _cut_of(section, factory), kind_of(section)
+            )
     # Gathering is also the wait for all processes, so none may leave it out; the second scan finds what they wrote.
     failed = dict(gather_object(list(failed.items())))
     if missing.texts or missing.pictures:
         cache.scan(console)
     return _finished(section, to_encode, failed, cache, factory, negative, console)
+
+
+def _cut_of(section: DataSection, factory: EncoderFactory) -> Callable[[Picture, Size], Tensor]:
+    """What cuts a sample to a size: a picture (3, H, W), or the clip (3, F, H, W) of a video."""
+    frames, rate = section.frames, factory.frame_rate
+    if frames is None:
+        return fitted
+
+    def clip_of(video: Picture, size: Size) -> Tensor:
+        assert rate is not None, "a family of videos knows how many frames a second they have"
+        return clip(video.read(), size, frames, rate)
+
+    return clip_of
+
+
+def fitted(picture: Picture, size: Size) -> Tensor:
+    """A picture scaled and cut to ``size``, (3, H, W); raises Unreadable and OSError."""
+    return fit(picture.open(), size)
 
 
 def find_missing(
@@ -164,9 +186,10 @@ def encode_pictures(
     pictures: Mapping[str, tuple[Size, Picture]],
     cache: ShardedCache,
     console: Console,
-    cut: Callable[[Image.Image, Size], Tensor] = fit,
+    cut: Callable[[Picture, Size], Tensor] = fitted,
+    kind: SampleKind = OF_PICTURES,
 ) -> dict[str, str]:
-    """Put the posteriors of pictures into the cache, size by size, each ``cut`` to its size as (3, H, W) in [-1, 1].
+    """Put the posteriors of pictures into the cache, size by size, each ``cut`` to its size: (3, *F, H, W) in [-1, 1].
 
     Returns, by key, what the decoder said of those it refused.
     """
@@ -174,10 +197,12 @@ def encode_pictures(
     for key, (size, _) in pictures.items():
         groups.setdefault(size, []).append(key)
     failed: dict[str, str] = {}
-    with console.progress(len(pictures), description="encoding pictures") as bar, cache.writer() as writer:
+    # A clip of five seconds is as much as eighty pictures.
+    at_once = PICTURES_AT_ONCE if kind is OF_PICTURES else 1
+    with console.progress(len(pictures), description=f"encoding {kind.names}") as bar, cache.writer() as writer:
         for size, keys in groups.items():
-            for start in range(0, len(keys), PICTURES_AT_ONCE):
-                chosen = {key: pictures[key][1] for key in keys[start : start + PICTURES_AT_ONCE]}
+            for start in range(0, len(keys), at_once):
+                chosen = {key: pictures[key][1] for key in keys[start : start + at_once]}
                 decoded = dict(_decoded(chosen, size, failed, cut))
                 if decoded:
                     means, stds = encoders().encode_images(torch.stack(list(decoded.values())))
@@ -188,11 +213,11 @@ def encode_pictures(
 
 
 def _decoded(
-    pictures: Mapping[str, Picture], size: Size, failed: dict[str, str], cut: Callable[[Image.Image, Size], Tensor]
+    pictures: Mapping[str, Picture], size: Size, failed: dict[str, str], cut: Callable[[Picture, Size], Tensor]
 ) -> Iterator[tuple[str, Tensor]]:
     for key, picture in pictures.items():
         try:
-            yield key, cut(picture.open(), size)
+            yield key, cut(picture, size)
         except (OSError, Unreadable) as error:
             failed[key] = str(error)
 
@@ -223,11 +248,11 @@ def _finished(
             buckets.append(Bucket(factory.latent_shape(*size, section.frames), samples))
     if not buckets:
         raise UsageError(
-            f"no picture of {section.captioned} can be used: {summary(skipped)}",
+            f"no {kind_of(section).name} of {section.captioned} can be used: {summary(skipped)}",
             "mend them, or name others: --data SOURCE",
         )
     if skipped:
-        console.warn(f"skipped {len(skipped)} of the pictures: {summary(skipped)}")
+        console.warn(f"skipped {len(skipped)} of the {kind_of(section).names}: {summary(skipped)}")
     told = {item.sample.text: item.text for items in to_encode.items.values() for item in items}
     _warn_of_long_texts(told, cache.texts, console)
     empty = cache.text_key(EMPTY) if negative else None

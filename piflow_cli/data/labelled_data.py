@@ -163,7 +163,7 @@ def _encoded(
             encoder = functools.cache(lambda: stack.enter_context(closing(factory.open(accelerator.device, False))))
             share = missing.share(accelerator).pictures
             failed = encode_pictures(
-                encoder, share, cache.latents, console, lambda picture, size: centre_crop(picture, size[0])
+                encoder, share, cache.latents, console, lambda picture, size: centre_crop(picture.open(), size[0])
             )
     # Gathering is also the wait for all processes, so none may leave it out; the second scan finds what they wrote.
     failed = dict(gather_object(list(failed.items())))

@@ -15,30 +15,33 @@ from ..system.devices import usable_cores
 from ..system.files import cache_key
 from ..weights.cache import Cache, as_bytes, as_text
 from .picture import Picture
-from .pictures import Unreadable, upright_size
+from .pictures import Unreadable
+from .sample_kinds import OF_PICTURES, OF_VIDEOS, SampleKind
 
-# Reading and hashing leave Python's lock to others; more threads than this only make a disk seek.
-MOST_THREADS = 16
-STAMPS, DIGESTS, SIZES = "stamps", "sha256", "sizes"
+STAMPS, DIGESTS, SIZES, SECONDS = "stamps", "sha256", "sizes", "seconds"
 LOGGER = logging.getLogger("piflow.data")
 
 
 @dataclass(frozen=True)
 class PictureFacts:
-    """The hash of a picture's bytes, and its width and height as a person sees it."""
+    """The hash of a picture's bytes, and its width and height as a person sees it; of a video its seconds too."""
 
     sha256: str
     size: tuple[int, int]
+    seconds: float | None = None
 
 
-def look_at(pictures: Sequence[Picture], records: Cache) -> list[PictureFacts | Unreadable | OSError]:
-    """Hash and size of each picture, in their order, or the error of reading it.
+def look_at(
+    pictures: Sequence[Picture], records: Cache, kind: SampleKind = OF_PICTURES
+) -> list[PictureFacts | Unreadable | OSError]:
+    """Hash and size of each picture or video, in their order, or the error of reading it.
 
     A picture whose file has the path, size and time of change that ``records`` has is not read again.
     """
     stamps = [_stamp(picture) for picture in pictures]
     places = sorted({str(picture.file.resolve().parent) for picture in pictures if picture.file is not None})
-    record = cache_key(places=places)
+    # A GIF may have been looked at as a picture.
+    record = cache_key(places=places, **({} if kind is OF_PICTURES else {"of": kind.names}))
     known = _read(records, record)
 
     def look(picture: Picture, stamp: str | None) -> PictureFacts | Unreadable | OSError:
@@ -46,11 +49,11 @@ def look_at(pictures: Sequence[Picture], records: Cache) -> list[PictureFacts | 
             return known[stamp]
         try:
             data = picture.read()
-            return PictureFacts(hashlib.sha256(data).hexdigest(), upright_size(data))
+            return PictureFacts(hashlib.sha256(data).hexdigest(), *kind.measure(data))
         except (OSError, Unreadable) as error:
             return error
 
-    with ThreadPoolExecutor(min(MOST_THREADS, 4 * usable_cores())) as pool:
+    with ThreadPoolExecutor(min(kind.readers, 4 * usable_cores())) as pool:
         found = list(pool.map(look, pictures, stamps))
     now = {stamp: seen for stamp, seen in zip(stamps, found) if stamp is not None and isinstance(seen, PictureFacts)}
     if now != known:
@@ -60,6 +63,8 @@ def look_at(pictures: Sequence[Picture], records: Cache) -> list[PictureFacts | 
             DIGESTS: torch.tensor(digests, dtype=torch.uint8),
             SIZES: torch.tensor([seen.size for seen in now.values()], dtype=torch.int32),
         }
+        if kind is OF_VIDEOS:
+            noted[SECONDS] = torch.tensor([seen.seconds for seen in now.values()], dtype=torch.float64)
         records.put(record, noted)
     return found
 
@@ -84,7 +89,8 @@ def _read(records: Cache, record: str) -> dict[str, PictureFacts]:
     if (entry := records.get(record)) is None:
         return {}
     digests, sizes = entry[DIGESTS].numpy(), entry[SIZES].tolist()
+    lengths = entry[SECONDS].tolist() if SECONDS in entry else [None] * len(sizes)
     return {
-        stamp: PictureFacts(digest.tobytes().hex(), (width, height))
-        for stamp, digest, (width, height) in zip(json.loads(as_text(entry[STAMPS])), digests, sizes)
+        stamp: PictureFacts(digest.tobytes().hex(), (width, height), seconds)
+        for stamp, digest, (width, height), seconds in zip(json.loads(as_text(entry[STAMPS])), digests, sizes, lengths)
     }

@@ -108,10 +108,15 @@ def open_picture(data: bytes) -> Image.Image:
         if wide:
             # Turned, it has lost its format, by which mode_of() knows it.
             return eight_bit(upright).convert("RGB")
-        if {"A", "a"} & set(upright.getbands()) or "transparency" in upright.info:
-            upright = in_eight_bits(upright, "RGBA")
-            return Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
-        return in_eight_bits(upright, "RGB")
+        return on_white(upright)
+
+
+def on_white(picture: Image.Image) -> Image.Image:
+    """A picture of a mode in MODES, in RGB of 8 bits, on white where it is transparent."""
+    if {"A", "a"} & set(picture.getbands()) or "transparency" in picture.info:
+        clear = in_eight_bits(picture, "RGBA")
+        return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+    return in_eight_bits(picture, "RGB")
 
 
 def _turned(picture: Image.Image, data: bytes) -> bool:

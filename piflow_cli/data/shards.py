@@ -15,7 +15,7 @@ from pathlib import Path
 from ..errors import UsageError
 from ..wording import few
 from .picture import Picture, TextKind, caption_of, unused
-from .pictures import SUFFIXES
+from .sample_kinds import OF_PICTURES, SampleKind
 
 NAMES_SHOWN = 5
 
@@ -23,8 +23,8 @@ Members = dict[str, tarfile.TarInfo]
 """The members of a sample, by suffix."""
 
 
-def pictures_of_shards(shards: Sequence[Path], told: TextKind) -> list[Picture]:
-    """All pictures of ``shards`` with what is ``told`` of them.
+def pictures_of_shards(shards: Sequence[Path], told: TextKind, kind: SampleKind = OF_PICTURES) -> list[Picture]:
+    """All pictures of ``shards``, or what ``kind`` says, with what is ``told`` of them.
 
     Members that belong to no picture are among them, and say so when they are read.
 
@@ -42,11 +42,11 @@ def pictures_of_shards(shards: Sequence[Path], told: TextKind) -> list[Picture]:
         except (tarfile.TarError, EOFError) as error:
             damaged.append(f"{shard}: {error}")
             continue
-        groups = grouped(members)
+        groups = grouped(members, kind.suffixes)
         kept = {member for parts in groups.values() for member in parts.values()}
         twice += [f"{shard}: {member.name}" for member in members if member not in kept]
         for name, parts in groups.items():
-            pictures += _of_group(shard, name, parts, told)
+            pictures += _of_group(shard, name, parts, told, kind)
     if damaged:
         raise UsageError(
             "shards that are cut short or no uncompressed tar:\n  " + "\n  ".join(damaged),
@@ -59,23 +59,24 @@ def pictures_of_shards(shards: Sequence[Path], told: TextKind) -> list[Picture]:
         raise UsageError(what, "give each sample a name of its own")
     if not any(picture.file is not None for picture in pictures):
         raise UsageError(
-            f"the shards of {shards[0].parent} hold no pictures ({', '.join(SUFFIXES)})", "add NAME.jpg with NAME.txt"
+            f"the shards of {shards[0].parent} hold no {kind.names} ({', '.join(kind.suffixes)})",
+            f"add NAME{kind.example} with NAME.txt",
         )
     return pictures
 
 
-def grouped(members: Sequence[tarfile.TarInfo]) -> dict[str, Members]:
-    """Members by sample, then by suffix.
+def grouped(members: Sequence[tarfile.TarInfo], suffixes: Collection[str]) -> dict[str, Members]:
+    """Members by sample, then by suffix; ``suffixes``: those of pictures.
 
     The name of a sample is that of its picture up to the last dot, so that names may have dots; other members belong to
     the sample with the longest name that theirs begins with, up to a dot. What belongs to none is cut at its first dot,
     as webdataset cuts all names.
     """
-    names = {stem for stem, suffix in (_at_last_dot(member.name) for member in members) if suffix in SUFFIXES}
+    names = {stem for stem, suffix in (_at_last_dot(member.name) for member in members) if suffix in suffixes}
     groups: dict[str, Members] = {}
     for member in members:
         stem, suffix = _at_last_dot(member.name)
-        if suffix not in SUFFIXES:
+        if suffix not in suffixes:
             stem, suffix = _belonging(member.name, names)
         groups.setdefault(stem, {})[suffix] = member
     return groups
@@ -102,20 +103,20 @@ def _hidden(name: str) -> bool:
     return any(part.startswith(".") and part.strip(".") for part in name.split("/"))
 
 
-def _of_group(shard: Path, name: str, parts: Members, told: TextKind) -> Iterator[Picture]:
+def _of_group(shard: Path, name: str, parts: Members, told: TextKind, kind: SampleKind) -> Iterator[Picture]:
     """The pictures of a sample, with its caption.
 
     A sample without a picture gives all that might be one, or else its caption itself.
     """
     caption = _caption(shard, parts, told)
-    chosen = [suffix for suffix in parts if suffix in SUFFIXES] or [
+    chosen = [suffix for suffix in parts if suffix in kind.suffixes] or [
         suffix for suffix in parts if suffix not in told.members
     ]
     for suffix in sorted(chosen):
         member = parts[suffix]
         yield Picture(f"{shard.name}/{name}{suffix}", caption, partial(_read, shard, member), shard, member.offset_data)
     if not chosen:
-        yield unused(f"{shard.name}/{name}{min(parts)}", "there is no picture with it")
+        yield unused(f"{shard.name}/{name}{min(parts)}", f"there is no {kind.name} with it")
 
 
 def _caption(shard: Path, parts: Mapping[str, tarfile.TarInfo], told: TextKind) -> str | None:

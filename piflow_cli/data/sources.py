@@ -25,6 +25,7 @@ from .labelled_data import open_labelled
 from .labelled_images import holds_latents
 from .places import labelled_place
 from .rows import names_dataset
+from .sample_kinds import OF_PICTURES, kind_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -71,7 +72,9 @@ def local_samples(section: DataSection, shown: bool = False, data_free: bool = T
     source = section.captioned if section.prompts is None else section.prompts
     if source is None:
         return None
-    if names_dataset(source) and not Path(source).exists() and not source.endswith(FILE_SUFFIXES):
+    on_hub = names_dataset(source) and not Path(source).exists() and not source.endswith(FILE_SUFFIXES)
+    # Videos are not read from there, and that is said before the run.
+    if on_hub and (section.prompts is not None or kind_of(section) is OF_PICTURES):
         return None
     if section.prompts is not None:
         return LocalSamples(tuple(prompt.text for prompt in training_prompts(section)), 0)
@@ -151,7 +154,7 @@ def _describe_latents(preset: Preset) -> dict[str, str]:
 
 def _describe_texts(section: DataSection, factory: EncoderFactory, local: LocalSamples | None) -> dict[str, str]:
     cache = EncodedCache(section, factory)
-    pictures = "edits" if factory.shown else "captioned pictures"
+    pictures = "edits" if factory.shown else f"captioned {kind_of(section).names}"
     what, source = ("prompts", section.prompts) if section.prompts is not None else (pictures, section.captioned)
     if local is None:
         return {"source": f"{what} of {source}, not looked at before the run", "cache": str(cache.folder)}

@@ -44,7 +44,7 @@ def distill(
         output: folder of the run; default: runs/<preset>, with policy and NFE where they are others than the preset's.
         config: a YAML file with some of the preset's keys.
         settings: any key of the preset as ``section.key``, over preset and ``config``; ``data``: a source of pictures,
-            labelled or captioned.
+            labelled or captioned, or of captioned videos.
         device: where to compute: auto, cpu, cuda or cuda:N.
         parallel: how processes hold the weights: ddp, fsdp2 or auto.
         resume: go on from the last checkpoint in the folder; else an earlier run moves out of the way.

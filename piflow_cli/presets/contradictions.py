@@ -214,9 +214,6 @@ def _frame_contradictions(data: DataSection, teacher: TeacherSection) -> Iterato
             what = f"is {data.frames}, and teachers of the family {teacher.family} make pictures: give null"
             yield Contradiction(key, what, (Mend(key, None),), causes)
         return
-    if data.captioned is not None:
-        what = f"is for teachers of pictures, and those of the family {teacher.family} make videos; give data.prompts"
-        yield Contradiction("data.captioned", what, causes=causes)
     if data.frames is None:
         usual = USUAL_FRAMES // step * step + 1
         what = f"is missing: teachers of the family {teacher.family} make videos of {step} n + 1 frames"

@@ -135,7 +135,7 @@ class DataSection:
     prompts: Text | None = None
     """A .txt, .jsonl, .csv or .parquet file, or a Hub dataset; trains without pictures."""
     captioned: Text | None = None
-    """Pictures with captions: a folder, .tar shards or a Hub dataset."""
+    """Captioned pictures: a folder, .tar shards or a Hub dataset. Teachers of videos: a folder or shards of them."""
     text_column: Text = "text"
     """Column of prompts or captions in .jsonl, .csv and .parquet files and Hub datasets."""
     image_column: Text = "image"

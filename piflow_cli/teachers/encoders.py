@@ -39,8 +39,9 @@ class PictureEncoder(Protocol):
     """The image encoder of one model, loaded on a device when it is first used."""
 
     def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (B, C, h, w) of the latents of ``images`` (B, 3, H, W) float32 in [-1, 1].
+        """Mean and standard deviation (B, C, *S) of the latents of ``images`` (B, 3, H, W) float32 in [-1, 1].
 
+        Videos are (B, 3, frames, H, W), and their latents (B, C, F, h, w).
         Both are normalised as the transformer takes latents; a batch draws its latents from them.
         """
 
@@ -77,6 +78,7 @@ class EncoderFactory:
     ``shown``: the network is shown a reference picture too, of the ``reference_size`` of the size of what is made;
     ``sees``: so is the text encoder, with each text and with the empty one.
     ``frame_step``: frames of a video that share a latent position, but the first, which has its own; None: of pictures.
+    ``frame_rate``: how many a second the videos have that it was trained on; None: of pictures.
     """
 
     identity: Mapping[str, str]
@@ -86,6 +88,7 @@ class EncoderFactory:
     open: Callable[[torch.device, bool], Any]
     shown: bool = False
     frame_step: int | None = None
+    frame_rate: int | None = None
     sees: bool = False
     reference_size: Callable[[tuple[int, int]], tuple[int, int]] = lambda size: size
 

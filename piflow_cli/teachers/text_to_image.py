@@ -41,6 +41,7 @@ class TextToImageFamily(TeacherFamily):
 
     ``sees``: its text encoders are shown the reference picture too: ``encode_prompts`` and ``token_counts`` take the
     pictures of the texts besides. ``one_at_a_time``: its stock pipeline makes a single sample a call.
+    ``frame_rate``: frames a second of its videos; None: it makes pictures.
 
     ``token_positions``: latent positions per token where the pipeline packs latents, None where the model does.
     ``text_length``: tokens that a prompt is cut to. ``vae_factor``: pixels a latent position spans, each way. Both are
@@ -55,6 +56,7 @@ class TextToImageFamily(TeacherFamily):
     left_out: ClassVar[tuple[str, ...]] = ()
     sees: ClassVar[bool] = False
     one_at_a_time: ClassVar[bool] = False
+    frame_rate: ClassVar[int | None] = None
     token_positions: ClassVar[int | None]
     text_length: int
     length_from: ClassVar[str | None] = None
@@ -177,6 +179,7 @@ class TextToImageFamily(TeacherFamily):
             size_multiple=sized.size_multiple,
             shown=self.shown,
             frame_step=sized.frame_step,
+            frame_rate=sized.frame_rate,
             sees=self.sees,
             reference_size=sized.reference_size,
             open=lambda device, offload: StockEncoders(
@@ -193,7 +196,10 @@ class TextToImageFamily(TeacherFamily):
         return [len(pipeline.tokenizer(text).input_ids) for text in texts]
 
     def encode_images(self, vae: Network, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (B, C, h, w) of the normalised latents of ``images`` (B, 3, H, W) in [-1, 1]."""
+        """Mean and standard deviation (B, C, *S) of the normalised latents of ``images`` (B, 3, H, W) in [-1, 1].
+
+        Of videos (B, 3, frames, H, W).
+        """
         posterior = vae.encode(images).latent_dist
         mean, std = self.latent_statistics(vae, posterior.mean)
         return (posterior.mean - mean) / std, posterior.std / std

@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from sit import sit_weights
 from tiny_imagenet import tiny_imagenet
+from video_files import captioned_videos
 from zoo import ZOO, student_of
 
 from piflow_cli.evaluation.extractors.features import FeatureSet
@@ -172,6 +173,7 @@ def data(root: Path) -> dict[str, Path]:
         (folder / "fox.txt").write_text("a red fox")
     (made["spoilt"] / "fox.png").write_text("no picture")
     shutil.copy(made["older"] / "fox.png", made["older"] / "cat.png")
+    made["videos"] = captioned_videos(root / "videos")
     made["classed"] = root / "classed"
     for number in range(5):
         copied(made["older"], made["classed"] / str(number))

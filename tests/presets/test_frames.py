@@ -48,9 +48,9 @@ def test_a_teacher_of_videos_is_told_how_many_frames() -> None:
     assert error.hint is not None and "--set data.frames=81" in error.hint
 
 
-def test_a_teacher_of_videos_learns_from_prompts_alone() -> None:
-    error = refusal("wan21-1.3b", **{"data.captioned": "pictures"})
-    assert "is for teachers of pictures, and those of the family wan make videos" in error.message
+def test_a_teacher_of_videos_learns_from_videos_too() -> None:
+    preset = resolve("wan21-1.3b", None, [], {"data.captioned": "videos"})
+    assert (preset.data.source, preset.data.frames, preset.data_free) == ("captioned", 81, False)
 
 
 def test_the_preset_of_wan_has_the_sizes_of_its_stock_pipeline() -> None:

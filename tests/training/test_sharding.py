@@ -101,3 +101,19 @@ def test_what_cannot_be_shared_is_refused_or_left_whole() -> None:
     with pytest.raises(UsageError, match="one process has nobody"):
         choose_parallel("fsdp2", flux(), 1, CUDA)
     assert choose_parallel("auto", flux(), 8, torch.device("cpu")).way == "ddp"
+
+
+def test_two_networks_learn_from_noised_videos_only_where_each_process_holds_both() -> None:
+    """A process whose videos are all noisier than the boundary would wait for ever for the other network's layers."""
+    noised = resolve("wan22-a14b", None, [], {"data.captioned": "videos"})
+    with pytest.raises(UsageError, match="from noised data each process would ask other ones") as caught:
+        choose_parallel("fsdp2", noised, 8, CUDA)
+    assert caught.value.hint == "type --parallel ddp"
+    assert choose_parallel("auto", noised, 8, CUDA).way == choose_parallel("ddp", noised, 8, CUDA).way == "ddp"
+    for name, source, data_free in (
+        ("wan22-a14b", "prompts", "null"),
+        ("wan22-a14b", "captioned", "true"),
+        ("wan21-1.3b", "captioned", "null"),
+    ):
+        preset = resolve(name, None, [f"imitation.data_free={data_free}"], {f"data.{source}": "-"})
+        assert choose_parallel("fsdp2", preset, 8, CUDA).way == "fsdp2"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...errors import UsageError
+from ...presets.families import boundary_of
 from ...teachers import family_of
 from ..optimizer import with_usable_optimizer
 from ..parallel import DDP, FSDP2, Parallel
@@ -43,6 +44,10 @@ def choose_parallel(asked: str, preset: Preset, processes: int, device: torch.de
 
 def unshareable(preset: Preset) -> str | None:
     """Why the weights of a preset cannot be shared out; None where they can."""
+    noised = preset.data.captioned is not None and not preset.data_free
+    if noised and boundary_of(preset.teacher.family) is not None:
+        # All processes gather a layer at once, and a batch of noised data may be of one network alone.
+        return "from noised data each process would ask other ones of the teacher's two networks"
     adapter = preset.adapter
     if adapter is None:
         return None
