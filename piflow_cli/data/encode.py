@@ -12,13 +12,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from PIL import Image
-from torch import Tensor
 
 from ..errors import RunError, UsageError
-from ..teachers.encoders import EMPTY, EncoderFactory, Encoders, PictureEncoder
+from ..teachers.encoders import EMPTY, EncoderFactory, Encoders
 from ..teachers.long_texts import told_of
 from ..weights.cache import ShardedCache
-from .buckets import Size, fit
+from .buckets import Size
 from .collect import (
     UNREADABLE,
     EncodedCache,
@@ -28,18 +27,17 @@ from .collect import (
     collect,
     summary,
 )
+from .encode_pictures import cut_of, encode_pictures
 from .encoded import Bucket, EncodedData, SampleKeys
 from .picture import Picture
 from .pictures import Unreadable
-from .sample_kinds import OF_PICTURES, SampleKind, kind_of
-from .videos import clip
+from .sample_kinds import kind_of
 
 if TYPE_CHECKING:
     from ..console import Console
     from ..presets.schema import DataSection
 
 TEXTS_AT_ONCE = 16
-PICTURES_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -93,31 +91,13 @@ def open_encoded(
             )
             unseen = _encode_texts(encoders, share.texts, cache.texts, console)
             failed = unseen | encode_pictures(
-                encoders, share.pictures, cache.latents, console, _cut_of(section, factory), kind_of(section)
+                encoders, share.pictures, cache.latents, console, cut_of(section, factory), kind_of(section)
             )
     # Gathering is also the wait for all processes, so none may leave it out; the second scan finds what they wrote.
     failed = dict(gather_object(list(failed.items())))
     if missing.texts or missing.pictures:
         cache.scan(console)
     return _finished(section, to_encode, failed, cache, factory, negative, console)
-
-
-def _cut_of(section: DataSection, factory: EncoderFactory) -> Callable[[Picture, Size], Tensor]:
-    """What cuts a sample to a size: a picture (3, H, W), or the clip (3, F, H, W) of a video."""
-    frames, rate = section.frames, factory.frame_rate
-    if frames is None:
-        return fitted
-
-    def clip_of(video: Picture, size: Size) -> Tensor:
-        assert rate is not None, "a family of videos knows how many frames a second they have"
-        return clip(video.read(), size, frames, rate)
-
-    return clip_of
-
-
-def fitted(picture: Picture, size: Size) -> Tensor:
-    """A picture scaled and cut to ``size``, (3, H, W); raises Unreadable and OSError."""
-    return fit(picture.open(), size)
 
 
 def find_missing(
@@ -179,47 +159,6 @@ def _seen(texts: Mapping[str, TextToEncode], failed: dict[str, str]) -> Iterator
         except (OSError, Unreadable) as error:
             assert text.reference is not None, "a picture that is seen is a reference"
             failed[text.reference] = str(error)
-
-
-def encode_pictures(
-    encoders: Callable[[], PictureEncoder],
-    pictures: Mapping[str, tuple[Size, Picture]],
-    cache: ShardedCache,
-    console: Console,
-    cut: Callable[[Picture, Size], Tensor] = fitted,
-    kind: SampleKind = OF_PICTURES,
-) -> dict[str, str]:
-    """Put the posteriors of pictures into the cache, size by size, each ``cut`` to its size: (3, *F, H, W) in [-1, 1].
-
-    Returns, by key, what the decoder said of those it refused.
-    """
-    groups: dict[Size, list[str]] = {}
-    for key, (size, _) in pictures.items():
-        groups.setdefault(size, []).append(key)
-    failed: dict[str, str] = {}
-    # A clip of five seconds is as much as eighty pictures.
-    at_once = PICTURES_AT_ONCE if kind is OF_PICTURES else 1
-    with console.progress(len(pictures), description=f"encoding {kind.names}") as bar, cache.writer() as writer:
-        for size, keys in groups.items():
-            for start in range(0, len(keys), at_once):
-                chosen = {key: pictures[key][1] for key in keys[start : start + at_once]}
-                decoded = dict(_decoded(chosen, size, failed, cut))
-                if decoded:
-                    means, stds = encoders().encode_images(torch.stack(list(decoded.values())))
-                    for key, mean, std in zip(decoded, means, stds, strict=True):
-                        writer.add(key, {"mean": mean, "std": std}, chosen[key].name)
-                bar.update(len(chosen))
-    return failed
-
-
-def _decoded(
-    pictures: Mapping[str, Picture], size: Size, failed: dict[str, str], cut: Callable[[Picture, Size], Tensor]
-) -> Iterator[tuple[str, Tensor]]:
-    for key, picture in pictures.items():
-        try:
-            yield key, cut(picture, size)
-        except (OSError, Unreadable) as error:
-            failed[key] = str(error)
 
 
 def _finished(

@@ -24,7 +24,8 @@ from ..weights.cache import ShardedCache
 from .batches import Batch, LabelledImages, TrainingData, batch_indices, draw_latents
 from .buckets import Size, centre_crop
 from .collect import UNREADABLE, EncodedCache, SkippedPicture, summary
-from .encode import MissingEntries, counted, encode_pictures, lacking
+from .encode import MissingEntries, counted, lacking
+from .encode_pictures import encode_pictures
 from .labelled import list_labelled
 from .labelled_images import StoredLatents, holds_latents, load_images, open_latents
 from .picture import Picture

@@ -20,7 +20,7 @@ from picture_files import encoded, put, shard
 from PIL import Image
 
 from piflow_cli.console import Console
-from piflow_cli.data import collect, encode
+from piflow_cli.data import collect, encode, encode_pictures
 from piflow_cli.data.buckets import fit
 from piflow_cli.data.collect import EncodedCache
 from piflow_cli.data.encode import open_encoded
@@ -205,7 +205,7 @@ def test_a_picture_under_another_name_is_the_same_picture(pictures):
 def test_an_interruption_costs_only_what_was_not_done(request, source, monkeypatch):
     section = request.getfixturevalue(source)
     monkeypatch.setattr(encode, "TEXTS_AT_ONCE", 2)
-    monkeypatch.setattr(encode, "PICTURES_AT_ONCE", 2)
+    monkeypatch.setattr(encode_pictures, "PICTURES_AT_ONCE", 2)
     whole = FakeEncoders()
     expected = samples(opened(replace(section, cache=f"{section.cache}-whole"), factory_of(whole)))
     calls = len(whole.texts) // 2 + len(whole.texts) % 2 + whole.images // 2
