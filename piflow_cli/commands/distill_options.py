@@ -62,7 +62,12 @@ Prompts = Annotated[
 ]
 Pictures = Annotated[
     str | None,
-    setting("--data", "Pictures or videos with captions, or labelled pictures: a folder, .tar shards or a Hub dataset.", DATA, "SOURCE"),
+    setting(
+        "--data",
+        "Pictures or videos with captions, or labelled pictures: a folder, .tar shards or a Hub dataset.",
+        DATA,
+        "SOURCE",
+    ),
 ]
 DataFree = Annotated[
     bool | None,

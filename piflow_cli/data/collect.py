@@ -48,9 +48,7 @@ class EncodedCache:
         root = cache_folder(None if section.cache is None else Path(section.cache))
         self.identity, self.sees = dict(factory.identity), factory.sees
         self._clip = (
-            {}
-            if factory.frame_rate is None
-            else {"frames": section.frames, "rate": factory.frame_rate, "clip": CLIP}
+            {} if factory.frame_rate is None else {"frames": section.frames, "rate": factory.frame_rate, "clip": CLIP}
         )
         self.folder = root / cache_key(identity=self.identity)[:16]
         # Hashes and sizes of pictures do not depend on the model.

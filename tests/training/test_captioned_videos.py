@@ -15,6 +15,7 @@ from piflow_cli.console import Console
 from piflow_cli.data.videos import clip
 from piflow_cli.presets.resolve import resolve
 from piflow_cli.teachers import family_of
+from piflow_cli.teachers.network_pair import NetworkPair
 from piflow_cli.training import run
 
 pytestmark = pytest.mark.usefixtures("text_encoders", "small_references")
@@ -49,14 +50,24 @@ def test_a_batch_holds_what_the_autoencoder_makes_of_the_clips(name: str, tmp_pa
 
 
 @pytest.mark.parametrize(("name", "option"), [("wan", []), ("wan", ["--data-free"]), ("wan-a14b", [])])
-def test_a_run_learns_from_videos(cli, name: str, option: list[str], tmp_path) -> None:
-    """Noised videos of a teacher of two networks are of both in one batch."""
+def test_a_run_learns_from_videos(cli, name: str, option: list[str], tmp_path, monkeypatch) -> None:
+    """Noised videos of a teacher of two networks are of both, some of them in one batch."""
+    asked_of: set[tuple[bool, ...]] = set()
+    below = NetworkPair._below
+
+    def remembered(self: NetworkPair, timestep: torch.Tensor) -> list[bool]:
+        found = below(self, timestep)
+        asked_of.add(tuple(found))
+        return found
+
+    monkeypatch.setattr(NetworkPair, "_below", remembered)
     preset, folder = preset_of(name, tmp_path), captioned_videos(tmp_path / "videos")
     asked = ["distill", "--teacher", str(preset), "--data", str(folder), "--output", str(tmp_path / "run"), *option]
-    asked += ["--set", f"data.cache={tmp_path / 'cache'}", "--set", "data.sizes=[[32,32]]", "--iterations", "2"]
+    asked += ["--set", f"data.cache={tmp_path / 'cache'}", "--set", "data.sizes=[[32,32]]", "--iterations", "3"]
     plan = json.loads(cli(*asked, "--dry-run", "--json").out)
     assert plan["data"]["source"] == f"3 captioned videos of {folder}"
     outcome = cli(*asked, "--quiet")
     assert outcome.code == 0, outcome.err
     assert (tmp_path / "run" / "adapter").is_dir()
+    assert any(len({*rows}) == 2 for rows in asked_of) == (name == "wan-a14b")
     assert any((tmp_path / "cache").glob("*/latents/*")) == (not option)
