@@ -63,7 +63,7 @@ def test_a_run_learns_from_videos(cli, name: str, option: list[str], tmp_path, m
     monkeypatch.setattr(NetworkPair, "_below", remembered)
     preset, folder = preset_of(name, tmp_path), captioned_videos(tmp_path / "videos")
     asked = ["distill", "--teacher", str(preset), "--data", str(folder), "--output", str(tmp_path / "run"), *option]
-    asked += ["--set", f"data.cache={tmp_path / 'cache'}", "--set", "data.sizes=[[32,32]]", "--iterations", "3"]
+    asked += ["--set", f"data.cache={tmp_path / 'cache'}", "--set", "data.sizes=[[32,32]]", "--iterations", "4"]
     plan = json.loads(cli(*asked, "--dry-run", "--json").out)
     assert plan["data"]["source"] == f"3 captioned videos of {folder}"
     outcome = cli(*asked, "--quiet")
