@@ -54,7 +54,7 @@ def _all_pictures(section: DataSection, kind: SampleKind) -> list[Picture]:
     if kind is OF_VIDEOS:
         raise UsageError(
             f"there is no folder {source}, and videos are read from folders and .tar shards alone",
-            "download it, and name the folder: --data FOLDER",
+            "name a folder that holds some: --data FOLDER",
         )
     return _of_dataset(source, section)
 

@@ -60,7 +60,7 @@ def pictures_of_shards(shards: Sequence[Path], told: TextKind, kind: SampleKind 
     if not any(picture.file is not None for picture in pictures):
         raise UsageError(
             f"the shards of {shards[0].parent} hold no {kind.names} ({', '.join(kind.suffixes)})",
-            f"add NAME{kind.example} with NAME.txt",
+            f"add NAME{kind.example}, with NAME.txt beside it",
         )
     return pictures
 

@@ -204,4 +204,4 @@ def test_videos_are_read_from_no_data_set(tmp_path) -> None:
     for read in (list_pictures, local_samples):
         with pytest.raises(UsageError, match="videos are read from folders and .tar shards alone") as caught:
             read(section)
-    assert caught.value.hint == "download it, and name the folder: --data FOLDER"
+    assert caught.value.hint == "name a folder that holds some: --data FOLDER"
