@@ -27,7 +27,7 @@ from ..teachers import family_of
 from ..teachers.base import Conditioning, Network, TeacherFamily, guidance_of
 from ..teachers.class_conditional import ClassConditionalFamily
 from ..teachers.folders import teacher_folder
-from ..weights.quantisation import compute_in_float32, offload, store_in_fp8
+from ..weights.quantisation import compute_in_float32, offload, store_in_fp8, tell_in_float32
 from .loop import Session
 from .machine import check_machine
 from .optimizer import make_optimizer
@@ -99,6 +99,8 @@ def open_models(
     folder, adapter, facts = teacher_folder(family, preset.teacher), preset.adapter, StudentFacts.of(preset)
     if adapter is None:
         model = family.load(folder).requires_grad_(False)
+        if preset.optimisation.precision == "fp32":
+            tell_in_float32(model)  # and so is the student, which is a copy
         return model, student_of(model, family, facts, preset.seed)
     base = family.load_base(folder, adapter.base_precision)
     fuse(base, family, folder, loras, warn)

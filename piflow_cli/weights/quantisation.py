@@ -99,6 +99,11 @@ def compute_in_float32(model: nn.Module, asked: Collection[str] = ()) -> None:
     for value in [*model.parameters(), *model.buffers()]:
         if id(value) not in kept and value.dtype == torch.bfloat16:
             value.data = value.data.float()
+    tell_in_float32(model)
+
+
+def tell_in_float32(model: nn.Module) -> None:
+    """Widen what ``model`` is told in bfloat16, as text encoders answer, to float32."""
     model.register_forward_pre_hook(lambda module, given, named: _widened((given, named)), with_kwargs=True)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -100,6 +101,22 @@ def test_a_base_in_bf16_is_the_loaded_one_bit_for_bit(tmp_path) -> None:
         torch.equal(found[name], value) and found[name].dtype == torch.bfloat16
         for name, value in plain.named_parameters()
     )
+
+
+@torch.no_grad()
+def test_a_student_of_texts_that_is_trained_in_full_is_told_them_in_float32(tmp_path) -> None:
+    """Text encoders answer in bfloat16, in which layers of float32 take nothing."""
+    row = ZOO["wan"]
+    _, preset = zoo_preset(row, tmp_path)
+    family = family_of(row.family, row.guidance)
+    told = conditioning(row)
+    narrow = {name: value.bfloat16() for name, value in told.items()}
+    teacher, student = open_models(replace(preset, adapter=None), family)
+    for model in (teacher, student.model, student.average().model):
+        found = family.call(model, states(row), RAW, narrow)
+        wide = {name: value.float() for name, value in narrow.items()}
+        torch.testing.assert_close(found, family.call(model, states(row), RAW, wide), rtol=0, atol=0)
+        assert found.dtype == torch.float32
 
 
 def test_a_run_with_a_base_in_fp8_starts_from_the_stored_weights(tmp_path) -> None:
