@@ -28,8 +28,8 @@ class Flux3KleinFamily(Flux2VaeFamily):
     """Conditioning: ``prompt_embeds`` (B, L, D) and ``prompt_embeds_mask`` (B, L), zero beyond the window of a text.
 
     The pipeline pads a text to a multiple of 80 tokens, and the network, which knows no mask, sees that padding. So a
-    window is part of what it is told, and a batch is asked about in one call for each length of window in it. ``D`` is
-    eight layers of the text encoder side by side. The pipeline's prompt upsampler is not asked.
+    window is part of what it is told, and it is asked about one sample a call. ``D`` is eight layers of the text
+    encoder side by side. The pipeline's prompt upsampler is not asked.
     """
 
     name = "flux3-klein"
@@ -58,21 +58,18 @@ class Flux3KleinFamily(Flux2VaeFamily):
 
     def call(self, model: Network, x: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         windows = [int(length) for length in conditioning[MASK].sum(dim=1)]
-        if len(set(windows)) == 1:
-            return self._told_alike(model, x, sigma, conditioning["prompt_embeds"][:, : windows[0]])
-        found: dict[int, Tensor] = {}
-        for window in sorted(set(windows)):
-            rows = [row for row, own in enumerate(windows) if own == window]
-            # By slices: an index would have to be sent to the device.
-            states, levels, texts = (
-                torch.cat([value[row : row + 1] for row in rows]) for value in (x, sigma, conditioning["prompt_embeds"])
-            )
-            output = self._told_alike(model, states, levels, texts[:, :window])
-            found |= dict(zip(rows, output.split(1), strict=True))
-        return torch.cat([found[row] for row in range(len(windows))])
+        # Row by row even where windows are alike: processes that share the weights out must ask equally often.
+        return torch.cat(
+            [
+                self._told(model, state, level, text[:, :window])
+                for state, level, text, window in zip(
+                    x.split(1), sigma.split(1), conditioning["prompt_embeds"].split(1), windows, strict=True
+                )
+            ]
+        )
 
-    def _told_alike(self, model: Network, x: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:
-        """The output at states whose texts ``embeds`` (B, L, D) all have one window."""
+    def _told(self, model: Network, x: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:
+        """The output at states of texts ``embeds`` (B, L, D), whose windows are L tokens long."""
         cells = grid_ids(x).float()
         cells[:, 1:3] *= BETWEEN_CELLS
         words = cells.new_zeros(embeds.shape[1], cells.shape[1])

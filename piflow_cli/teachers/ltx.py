@@ -18,6 +18,7 @@ from .texts import attended, longest_attended, of_one_length
 
 SIDES = 32  # pixels; sides that are no multiples of it the stock pipeline refuses, whatever the autoencoder
 DECODING_SEED = 0
+FRAMES_A_SECOND = 25
 
 
 class LTXFamily(TextToVideoFamily):
@@ -35,7 +36,7 @@ class LTXFamily(TextToVideoFamily):
     vae_factor = SIDES
     token_positions = 1
     text_length = 128
-    frame_rate = 25
+    frame_rate = FRAMES_A_SECOND
     read_on_host = ATTENTION_MASKS
 
     @property
@@ -61,7 +62,7 @@ class LTXFamily(TextToVideoFamily):
             num_frames=frames,
             height=rows,
             width=columns,
-            rope_interpolation_scale=(self.frame_step / self.frame_rate, SIDES, SIDES),
+            rope_interpolation_scale=(self.frame_step / FRAMES_A_SECOND, SIDES, SIDES),
             return_dict=False,
         )[0]
         return self.from_pipeline(tokens, rows, columns)

@@ -18,7 +18,7 @@ class TextToVideoFamily(TextToImageFamily):
     that a latent position spans each way, and the frames.
     """
 
-    frame_rate: ClassVar[int]
+    frame_rate: ClassVar[int | None]
     pipeline_factors: ClassVar[tuple[str, str]] = ("vae_scale_factor_spatial", "vae_scale_factor_temporal")
 
     @property
