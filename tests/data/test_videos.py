@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -212,8 +214,34 @@ def test_what_the_package_av_cannot_use_says_why(opening, container: Opened, mes
             read(data)
 
 
+def written(kind: str, codec: str, values: Sequence[int], rate: int) -> bytes:
+    """A video of frames of one grey each, in a container of FFmpeg's."""
+    content = io.BytesIO()
+    with av.open(content, "w", format=kind) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for value in values:
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), value, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec"), [("matroska", "libx264"), ("webm", "libvpx-vp9"), ("avi", "mpeg4"), ("mov", "mpeg4")]
+)
+def test_videos_of_every_container_come_out_frame_by_frame(kind: str, codec: str) -> None:
+    greys = [20 * number + 10 for number in range(12)]
+    data = written(kind, codec, greys, 16)
+    assert measure(data) == ((64, 48), 0.75)
+    # Four frames of twelve, one a sixteenth of a second, from the middle; codecs lose a little.
+    found = clip(data, (64, 48), 4, 16)[0, :, 24, 32]
+    assert (127.5 * (found + 1)).tolist() == pytest.approx(greys[4:8], abs=4)
+    with pytest.raises(Unreadable):
+        measure(data[: len(data) // 2])
+
+
 def test_an_mp4_is_read_as_it_was_written() -> None:
-    pytest.importorskip("av")
     images = [Image.new("RGB", (32, 16), (20 * number, 100, 255 - 20 * number)) for number in range(9)]
     data = mp4_of(images, 16)
     size, seconds = measure(data)
