@@ -120,7 +120,7 @@ def text_bases(root: Path, whole: Path) -> dict[str, Path]:
     deeper.save_pretrained(made["deeper"] / "transformer")
     shutil.rmtree(made["without_vae"] / "vae")
     stranger = made["stranger"] / "transformer" / "config.json"
-    stranger.write_text(json.dumps({"_class_name": "Flux3Transformer2DModel"}))
+    stranger.write_text(json.dumps({"_class_name": "MiniMaxH3Transformer3DModel"}))
     return made
 
 

@@ -34,7 +34,7 @@ def inputs(root: Path, teacher: Path) -> dict[str, Path]:
         )
     files |= text_student(root / "flux")
     files |= video_student(root / "wan", "wan", "video") | video_student(root / "wan-a14b", "wan-a14b", "pair")
-    files |= edit_student(root / "kontext")
+    files |= edit_student(root / "kontext") | modular_student(root / "flux3")
     for name in ("run2", "run3"):
         files[name] = shutil.copytree(files["run"], root / name)
     files |= {"teacher": teacher, "teacherbase": teacher.parent / "teacher"}
@@ -118,6 +118,19 @@ def edit_student(folder: Path) -> dict[str, Path]:
     save_adapter(student, folder / "adapter")
     edits = {"edits": listed_edits(folder / "edits"), "untouched": listed_edits(folder / "untouched", targets=False)}
     return {"edit": folder / "adapter", "editpreset": preset, "shown": picture(folder / "0.png", 0)} | edits
+
+
+def modular_student(folder: Path) -> dict[str, Path]:
+    """A student whose stock pipeline is a modular one, its base and preset, and a flow map in the base's place."""
+    folder.mkdir()
+    row = ZOO["flux3-klein"]
+    preset, read = zoo_preset(row, folder)
+    student = student_of(row, row.build())
+    student.facts = replace(student.facts, base=read.teacher.base)
+    save_adapter(student, folder / "adapter")
+    diffusers.Flux3Transformer2DModel(**row.config, flow_map=True).save_pretrained(folder / "flow_map" / "transformer")
+    made = {"modular": "adapter", "modularbase": "base", "flowmap": "flow_map"}
+    return {"modularpreset": preset, **{called: folder / name for called, name in made.items()}}
 
 
 def styled(root: Path, files: dict[str, Path]) -> dict[str, Path]:
