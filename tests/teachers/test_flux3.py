@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,17 +10,18 @@ import pytest
 import torch
 import transformers
 from euler_steps import euler
+from exports import export, student
 from tiny_pipeline import tokenizer
 from tiny_vae import tiny_vae
 from torch import Tensor, nn
-from zoo import ZOO, conditioning, disturb, facts_of, states, student_of
+from zoo import ZOO, conditioning, facts_of, states
 
 from piflow_cli.errors import UsageError
 from piflow_cli.exporting.formats import FORMATS
 from piflow_cli.exporting.request import ExportRequest
+from piflow_cli.exporting.verify import reading_back
 from piflow_cli.sampling.denoise import sample_by_pipeline
 from piflow_cli.students.adapters import save_adapter
-from piflow_cli.students.student import Student
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.modular import as_whole
 
@@ -179,14 +179,14 @@ def test_a_whole_pipeline_is_not_exported() -> None:
     assert error.value.hint == "choose --format merged or adapter, whose card says how it is opened"
 
 
-def test_the_snippet_of_a_student_runs_the_modular_pipeline(tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("format", ["adapter", "merged"])
+def test_the_snippet_of_a_student_runs_the_modular_pipeline(format: str, tmp_path, monkeypatch) -> None:
     """Only the text encoder and the VAE are stood in for."""
     ROW.build().save_pretrained(tmp_path / "base" / "transformer")
     (tmp_path / "base" / "modular_model_index.json").write_text("{}")
-    student = student_of(ROW, ROW.build())
-    disturb(student)
-    facts, scales = replace(student.facts, base=str(tmp_path / "base")), []
-    save_adapter(Student(student.family, student.model, facts), tmp_path / "adapter")
+    which, scales = student("flux3-klein", tmp_path / "base"), []
+    folder = tmp_path / "student"
+    save_adapter(which, folder) if format == "adapter" else export(which, format, folder)
     kind = diffusers.Flux3ModularPipeline
 
     def load(self, names: list[str], torch_dtype: torch.dtype) -> None:
@@ -204,5 +204,6 @@ def test_the_snippet_of_a_student_runs_the_modular_pipeline(tmp_path, monkeypatc
     monkeypatch.setattr(kind, "load_components", load)
     monkeypatch.setattr(kind, "__call__", watched)
     monkeypatch.chdir(tmp_path)
-    exec(FORMATS["adapter"].open().snippet(facts, str(tmp_path / "adapter"), ", height=64, width=96"), {})
-    assert (tmp_path / "fox.png").is_file() and scales == [1.0]
+    with reading_back():
+        exec(FORMATS[format].open().snippet(which.facts, str(folder), ", height=64, width=96"), {})
+    assert len([*tmp_path.glob("*.png")]) == 1 and scales == [1.0]
