@@ -13,6 +13,10 @@ from torch import Tensor, nn
 from zoo import ZOO
 
 FLUX = ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.attn.to_k", "transformer_blocks.0.ff.net.2")
+UNET = (
+    "mid_block.attentions.0.transformer_blocks.0.attn1.to_q", "down_blocks.1.attentions.0.proj_in",
+    "down_blocks.0.resnets.0.conv1",
+)  # fmt: skip
 WAN = ("blocks.0.attn1.to_q", "blocks.1.ffn.net.2")
 MODULES = {
     "flux": FLUX,
@@ -28,12 +32,14 @@ MODULES = {
     "krea2": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.ff.gate"),
     "ltx": ("transformer_blocks.0.attn1.to_q", "transformer_blocks.1.ff.net.2"),
     "sana": ("transformer_blocks.0.attn1.to_q", "transformer_blocks.1.attn2.to_k"),
+    # A linear layer, a convolution of one pixel in sd15 and a linear layer in sdxl, and one of three.
+    "sd15": UNET,
+    "sdxl": UNET,
     "sd3": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.ff.net.2"),
     "wan": WAN,
     "wan-ti2v": WAN,
     "z-image": ("layers.0.attention.to_q", "noise_refiner.0.feed_forward.w1"),
 }
-# LoRAs of U-Nets have names of their own.
 every_lora_family = pytest.mark.parametrize("row", [ZOO[name] for name in MODULES], ids=MODULES)
 ALPHAS = (1.0, 6.0, 3.0)
 RANKS = (2, 4, 3)
@@ -63,15 +69,20 @@ FORMS = {
     "onetrainer": flat("lora_transformer_"),
     "down and up": dotted("transformer.", "lora_down.weight", "lora_up.weight"),
     "old diffusers": dotted("transformer.", "lora.down.weight", "lora.up.weight"),
+    "diffusers' U-Nets": dotted("unet.", "lora_A.weight", "lora_B.weight"),
+    "pipeline of peft with a U-Net": dotted("unet.base_model.model.", "lora_A.default.weight", "lora_B.default.weight"),
 }
 
 
 def factors(model: nn.Module, module: str, rank: int) -> tuple[Tensor, Tensor]:
-    layer = model.get_submodule(module)
-    generator = seeded(rank)
-    return torch.randn(rank, layer.in_features, generator=generator), torch.randn(
-        layer.out_features, rank, generator=generator
-    )
+    out, *into = model.get_submodule(module).weight.shape
+    generator, pixels = seeded(rank), (1,) * (len(into) - 1)
+    return torch.randn(rank, *into, generator=generator), torch.randn(out, rank, *pixels, generator=generator)
+
+
+def product(down: Tensor, up: Tensor) -> Tensor:
+    """What factors add to a weight, for a convolution summed over the channels between them."""
+    return torch.einsum("or,ri...->oi...", up.flatten(1), down)
 
 
 def written(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RunError, UsageError, explain, is_unreachable
-from ..weights.locate import hub_id, locate
+from ..weights.locate import COMPONENTS, hub_id, locate
 from ..weights.stored import read_safetensors
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ SUFFIX = ".safetensors"
 USUAL_NAME = "pytorch_lora_weights.safetensors"
 DIFFUSERS_METADATA = "lora_adapter_metadata"
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-NETWORK = "transformer."
+NETWORKS = tuple(f"{name}." for name in COMPONENTS)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _config(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
             config = dict(json.loads(beside.read_text(encoding="utf-8")))
         else:
             told = dict(json.loads(metadata.get(DIFFUSERS_METADATA, "{}")))
-            config = {key.removeprefix(NETWORK): value for key, value in told.items() if key.startswith(NETWORK)}
+            config = {key.partition(".")[2]: value for key, value in told.items() if key.startswith(NETWORKS)}
     except (ValueError, TypeError) as error:
         raise RunError(
             f"{place} does not say its scales: what it says of them is no JSON object", "copy it again"

@@ -15,20 +15,24 @@ from torch import Tensor
 
 # Prefixes that tools put before a module's own name, longest first where one begins another.
 PREFIXES = (
-    "transformer.base_model.model.", "base_model.model.transformer.", "base_model.model.", "transformer.",
-    "model.diffusion_model.", "diffusion_model.", "",
+    "transformer.base_model.model.", "base_model.model.transformer.", "unet.base_model.model.",
+    "base_model.model.unet.", "base_model.model.", "transformer.", "unet.", "model.diffusion_model.",
+    "diffusion_model.", "",
 )  # fmt: skip
 FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
 TEXT_ENCODER = re.compile(
     r"(text_encoders?(_\d)?[._]|lora_te\d?_|te\d?[._]|text_model\.|conditioner\.|cond_stage_model\.).*"
 )
-# In peft's files the adapter's name may stand before the last part: lora_A.default.weight.
+# In peft's files the adapter's name may stand before the last part: lora_A.default.weight. Attention processors of old
+# diffusers had the layer's name in that of its LoRA: to_q_lora.down.weight.
 PARTS = {
     "down": re.compile(
-        r"(?P<module>.+)\.(lora_A(\.[^.]+)?\.weight|lora_down\.weight|lora\.down\.weight|lora_linear_layer\.down\.weight)"
+        r"(?P<module>.+)(\.lora_A(\.[^.]+)?\.weight|\.lora_down\.weight|[._]lora\.down\.weight|"
+        r"\.lora_linear_layer\.down\.weight)"
     ),
     "up": re.compile(
-        r"(?P<module>.+)\.(lora_B(\.[^.]+)?\.weight|lora_up\.weight|lora\.up\.weight|lora_linear_layer\.up\.weight)"
+        r"(?P<module>.+)(\.lora_B(\.[^.]+)?\.weight|\.lora_up\.weight|[._]lora\.up\.weight|"
+        r"\.lora_linear_layer\.up\.weight)"
     ),
     "alpha": re.compile(r"(?P<module>.+)\.alpha"),
     "magnitude": re.compile(r"(?P<module>.+)\.lora_magnitude_vector((\.[^.]+)?\.weight)?"),

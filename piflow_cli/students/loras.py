@@ -9,13 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..core.heads import PolicyHead
 from ..errors import RunError, UsageError
 from ..teachers.base import Network
 from ..teachers.text_to_image import TextToImageFamily
 from ..wording import few
 from .lora_files import OPTION, LoraFile, read_lora
+from .lora_layouts import converter
 from .lora_names import TEXT_ENCODER, LoraTarget, Naming, shown, split
 from .shared_base import REST, Switch
 
@@ -27,7 +29,7 @@ LEAVE_OUT = "leave it out"
 class Factors:
     """The LoRA of one module: ``up`` (out, r) @ ``down`` (r, in), times alpha / r.
 
-    ``magnitude`` (out,) makes it a DoRA.
+    For a convolution (out, r, 1, 1) and (r, in, height, width). ``magnitude`` (out,) makes it a DoRA.
     """
 
     down: Tensor
@@ -108,7 +110,12 @@ def factors_of(
         parts.setdefault(target.module, {})[target.part] = value
     if texts:
         warn(f"{file.path} is for the text encoders too: {few(texts)}; that part is left out, and pictures may differ")
-    found = {_switched(model, module): _whole(file, module, having) for module, having in sorted(parts.items())}
+    found = {}
+    for module, having in sorted(parts.items()):
+        path = _switched(model, module)
+        layer = _layer(model, path)
+        _check_takes(layer, module, file.path)
+        found[path] = _whole(file, module, having, layer)
     _check_fits(model, found, file.path)
     _check_magnitudes(file, found)
     return found
@@ -118,13 +125,7 @@ def _targets(
     model: Network, family: TextToImageFamily, tensors: Mapping[str, Tensor]
 ) -> tuple[dict[LoraTarget, Tensor], list[str]]:
     naming = Naming([name for name, _ in model.named_modules() if name and not INSIDE.search(f".{name}")])
-
-    def convert(given: dict[str, Tensor]) -> Mapping[str, Tensor]:
-        # Not every family's reader gives alphas: some have them in the factors already.
-        state, *alphas, _ = family.pipeline_class.lora_state_dict(given, return_alphas=True, return_lora_metadata=True)
-        return {**state, **(alphas[0] or {} if alphas else {})}
-
-    return naming.targets(tensors, convert)
+    return naming.targets(tensors, converter(model, family, naming))
 
 
 def _unused(path: str, keys: Sequence[str], tensors: Mapping[str, Tensor], model: Network) -> UsageError:
@@ -146,14 +147,18 @@ def _unused(path: str, keys: Sequence[str], tensors: Mapping[str, Tensor], model
     )
 
 
-def _whole(file: LoraFile, module: str, parts: Mapping[str, Tensor]) -> Factors:
+def _whole(file: LoraFile, module: str, parts: Mapping[str, Tensor], layer: nn.Module) -> Factors:
     if missing := [part for part in ("down", "up") if part not in parts]:
         raise RunError(f"{file.path} is incomplete: {module} has no {missing[0]} factor", "copy it again")
-    down, up = parts["down"], parts["up"]
-    if down.ndim != 2 or up.ndim != 2 or down.shape[0] != up.shape[1] or down.shape[0] == 0:
-        shapes = f"{tuple(down.shape)} and {tuple(up.shape)}"
+    # A layer of 1 x 1 pixels is a linear one, and some tools write its factors so.
+    kernel = getattr(layer, "kernel_size", ())
+    down, up = (_with_pixels(parts[part], kernel) for part in ("down", "up"))
+    pixels = (tuple(down.shape[2:]), tuple(up.shape[2:]))
+    if pixels != (kernel, (1,) * len(kernel)) or down.shape[0] != up.shape[1] or down.shape[0] == 0:
+        shapes = f"{tuple(parts['down'].shape)} and {tuple(parts['up'].shape)}"
+        of = f"a convolution of {' x '.join(map(str, kernel))}" if kernel else "a linear layer"
         raise UsageError(
-            f"{file.path}: the factors of {module} have shapes {shapes}, which are no LoRA of a linear layer", LEAVE_OUT
+            f"{file.path}: the factors of {module} have shapes {shapes}, which are no LoRA of {of}", LEAVE_OUT
         )
     rank = down.shape[0]
     if "alpha" in parts and parts["alpha"].numel() != 1:
@@ -165,6 +170,33 @@ def _whole(file: LoraFile, module: str, parts: Mapping[str, Tensor]) -> Factors:
     return Factors(down, up, alpha, parts.get("magnitude"))
 
 
+def _with_pixels(factor: Tensor, kernel: tuple[int, ...]) -> Tensor:
+    return factor.reshape(*factor.shape, *kernel) if factor.ndim == 2 and set(kernel) == {1} else factor
+
+
+def _layer(model: Network, path: str) -> nn.Module:
+    """The layer at ``path``, below the adapters that it has already."""
+    layer = model.get_submodule(path)
+    return layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer
+
+
+def _check_takes(layer: nn.Module, module: str, path: str) -> None:
+    if isinstance(layer, PolicyHead):
+        raise UsageError(
+            f"{path} has weights for {module}, in whose place the student has a policy head",
+            "leave it out, or sample the teacher with it",
+        )
+    if not hasattr(layer, "in_features") and getattr(layer, "groups", None) != 1:
+        what = f"{path} has a LoRA for {module}, a {type(layer).__name__}"
+        raise UsageError(f"{what}, and only linear layers and convolutions without groups take one", LEAVE_OUT)
+
+
+def _widths(layer: nn.Module) -> tuple[int, int]:
+    """Values in and out of a linear layer, channels of a convolution."""
+    into, out = ("in_features", "out_features") if hasattr(layer, "in_features") else ("in_channels", "out_channels")
+    return getattr(layer, into), getattr(layer, out)
+
+
 def _switched(model: Network, module: str) -> str:
     """The path of a module; for a switch, of the student's own version."""
     return f"{module}.variants.{REST}" if isinstance(model.get_submodule(module), Switch) else module
@@ -172,22 +204,16 @@ def _switched(model: Network, module: str) -> str:
 
 def _check_fits(model: Network, found: Mapping[str, Factors], path: str) -> None:
     for module, factors in found.items():
-        layer, plain = model.get_submodule(module), module.removesuffix(f".variants.{REST}")
-        if not hasattr(layer, "in_features"):
-            raise UsageError(
-                f"{path} has weights for {plain}, in whose place the student has a policy head",
-                "leave it out, or sample the teacher with it",
-            )
-        for has, wants in ((factors.down.shape[1], layer.in_features), (factors.up.shape[0], layer.out_features)):
+        layer, plain = _layer(model, module), module.removesuffix(f".variants.{REST}")
+        into, out = _widths(layer)
+        for has, wants in ((factors.down.shape[1], into), (factors.up.shape[0], out)):
             if has != wants:
                 raise UsageError(
                     f"{path} is a LoRA for another model: {plain} is {has} wide in it, and {wants} here", LEAVE_OUT
                 )
-        if factors.magnitude is not None and factors.magnitude.numel() != layer.out_features:
+        if factors.magnitude is not None and factors.magnitude.numel() != out:
             count = factors.magnitude.numel()
-            raise UsageError(
-                f"{path} has {count} magnitudes for {plain}, which is {layer.out_features} wide", LEAVE_OUT
-            )
+            raise UsageError(f"{path} has {count} magnitudes for {plain}, which is {out} wide", LEAVE_OUT)
 
 
 def _check_magnitudes(file: LoraFile, found: Mapping[str, Factors]) -> None:
@@ -224,7 +250,8 @@ def _put(model: Network, found: Mapping[str, Factors], name: str) -> None:
         layer = model.get_submodule(module)
         slots = {layer.lora_A[name].weight: factors.down, layer.lora_B[name].weight: factors.up}
         if factors.magnitude is not None:
-            slots[layer.lora_magnitude_vector[name].weight] = factors.magnitude.flatten()
+            slot = layer.lora_magnitude_vector[name].weight
+            slots[slot] = factors.magnitude.reshape(slot.shape)
         with torch.no_grad():
             for slot, value in slots.items():
                 slot.copy_(value)

@@ -144,14 +144,15 @@ def fuse(
 
 
 def fused(weight: Tensor, factors: Factors, scale: float) -> Tensor:
-    """``weight`` (out, in) float32 with a LoRA at ``scale`` in it, float32.
+    """``weight`` (out, in), or (out, in, height, width), float32 with a LoRA at ``scale`` in it, float32.
 
     A DoRA gives every row its own magnitude afterwards, as peft merges it (arXiv 2402.09353).
     """
-    value = weight + scale * factors.alpha / factors.rank * (factors.up.float() @ factors.down.float())
-    if factors.magnitude is None:
-        return value
-    return factors.magnitude.float().reshape(-1, 1) * value / torch.linalg.norm(value, dim=1, keepdim=True)
+    product = factors.up.float().flatten(1) @ factors.down.float().flatten(1)
+    value = weight.flatten(1) + scale * factors.alpha / factors.rank * product
+    if factors.magnitude is not None:
+        value = factors.magnitude.float().reshape(-1, 1) * value / torch.linalg.norm(value, dim=1, keepdim=True)
+    return value.reshape(weight.shape)
 
 
 def _factors(

@@ -503,7 +503,7 @@ def test_a_file_that_is_no_lora_is_refused(cli, flux, tmp_path) -> None:
     (tmp_path / "pickled.bin").write_bytes(b"")
     cases = {
         "nowhere.safetensors": "there is no LoRA at",
-        "unet.safetensors": "it has weights for unet.down.0, which this FluxTransformer2DModel lacks",
+        "unet.safetensors": "it has weights for down.0, which this FluxTransformer2DModel lacks",
         "cut.safetensors": "corrupt or cut short",
         "pickled.bin": "from .safetensors alone",
     }

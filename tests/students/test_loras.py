@@ -13,7 +13,7 @@ from diffusers import FluxPipeline
 from helpers import seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lora_cases import ALPHAS, FLUX, FORMS, MODULES, RANKS, every_lora_family, factors, written
+from lora_cases import ALPHAS, FLUX, FORMS, MODULES, RANKS, every_lora_family, factors, product, written
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from zoo import ZOO, Row, student_of
@@ -35,10 +35,12 @@ def put(row: Row, path: Path, scale: float = 1.0, warn: Callable[[str], None] = 
 
 @torch.no_grad()
 def change(model: nn.Module, module: str) -> Tensor:
-    """What the LoRA adds to the weight at ``module``, (out, in)."""
+    """What the LoRA adds to the weight at ``module``, (out, in), or (out, in, k, k) of a convolution of stride 1."""
     layer = model.get_submodule(module)
-    eye = torch.eye(layer.in_features)
-    return (layer(eye) - layer.base_layer(eye)).T
+    _, width, *kernel = layer.base_layer.weight.shape
+    # One lit pixel gives back the kernel, mirrored.
+    lit = nn.functional.pad(torch.eye(width).reshape(width, width, *[1] * len(kernel)), [k // 2 for k in kernel] * 2)
+    return (layer(lit) - layer.base_layer(lit)).transpose(0, 1).flip(list(range(2, 2 + len(kernel))))
 
 
 def rewritten(path: Path, **more: Tensor) -> Path:
@@ -55,7 +57,7 @@ def test_every_form_of_names_counts_alpha_over_rank_times_the_product(row: Row, 
     model = put(row, path, scale=0.5)
     for module, alpha, rank in zip(modules, ALPHAS, RANKS):
         down, up = factors(model, module, rank)
-        torch.testing.assert_close(change(model, module), 0.5 * alpha / rank * up @ down, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(change(model, module), 0.5 * alpha / rank * product(down, up), rtol=1e-4, atol=1e-4)
 
 
 @every_lora_family
@@ -65,7 +67,7 @@ def test_without_an_alpha_the_product_counts_once(row: Row, form: str, tmp_path)
     model = put(row, written(tmp_path / "lora.safetensors", row.build(), modules, FORMS[form], alphas=False))
     for module, rank in zip(modules, RANKS):
         down, up = factors(model, module, rank)
-        torch.testing.assert_close(change(model, module), up @ down, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(change(model, module), product(down, up), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("sqrt", [False, True])

@@ -38,7 +38,7 @@ def test_fused_weights_are_those_that_peft_merges(row: Row, kind: str, tmp_path)
         for path in paths:
             tensors = load_file(path)
             for module in modules:
-                rows = model.get_submodule(module).out_features
+                rows = len(model.get_submodule(module).weight)
                 name = f"base_model.model.{module}.lora_magnitude_vector"
                 tensors[name] = torch.rand(rows, generator=seeded(rows)) + 0.5
             save_file(tensors, path)
