@@ -66,6 +66,7 @@ FORMS = {
     "whole checkpoint": dotted("model.diffusion_model.", "lora_A.weight", "lora_B.weight"),
     "bare": dotted("", "lora_A.weight", "lora_B.weight"),
     "kohya": flat("lora_unet_"),
+    "lycoris": flat("lycoris_"),
     "onetrainer": flat("lora_transformer_"),
     "down and up": dotted("transformer.", "lora_down.weight", "lora_up.weight"),
     "old diffusers": dotted("transformer.", "lora.down.weight", "lora.up.weight"),

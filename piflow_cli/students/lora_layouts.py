@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ..teachers.base import Network
 from ..teachers.text_to_image import TextToImageFamily
-from .lora_names import Convert, Naming, shown, split
+from .lora_names import FLAT_PREFIXES, Convert, Naming, shown, split
 
 # As the converter of U-Nets knows them.
 FLAT = "lora_unet_"
@@ -61,10 +62,14 @@ def _named(kind: Any, config: Any, module: str) -> str:
         # Of attention processors of old diffusers.
         (name,) = convert_unet_state_dict_to_peft({f"{module}_lora.down.weight": None})
         return split(name)[0]
-    flat = FLAT + shown(module).removeprefix(FLAT).replace(".", "_")
+    plain = shown(module)
+    prefix = next((prefix for prefix in FLAT_PREFIXES if plain.startswith(prefix)), "")
+    flat = FLAT + plain.removeprefix(prefix).replace(".", "_")
     pair = {f"{flat}.{SUFFIXES[part]}": torch.empty(0) for part in ("down", "up")}
     try:
         state, *_ = kind.lora_state_dict(pair, unet_config=config)
     except (KeyError, ValueError, IndexError):
         return module
-    return split(next(iter(convert_unet_state_dict_to_peft(state))))[0]
+    name, _ = split(next(iter(convert_unet_state_dict_to_peft(state))))
+    # Where no attention is before it, an upsampler has the number that is taken for attention.
+    return re.sub(r"attentions\.\d+\.conv", "upsamplers.0.conv", name)

@@ -116,11 +116,14 @@ def test_blocks_of_two_digits_are_not_taken_for_those_of_one(tmp_path) -> None:
         f"up_blocks.{block // 3}.attentions.{block % 3}.proj_out": f"output_blocks.{block}.1.proj_out"
         for block in range(3, 12)
     } | {
+        # No attention is before it.
+        "up_blocks.0.upsamplers.0.conv": "output_blocks.2.1.conv",
         "down_blocks.0.attentions.0.proj_in": "input_blocks.1.1.proj_in",
         "down_blocks.3.resnets.0.conv1": "input_blocks.10.0.in_layers.2",
     }
-    path = lora(tmp_path / "style.safetensors", model, names, "kohya")
-    assert placed(ZOO["sd15"], path, model).keys() == names.keys()
+    for form in ("kohya", "lycoris"):
+        path = lora(tmp_path / "style.safetensors", model, names, form)
+        assert placed(ZOO["sd15"], path, model).keys() == names.keys()
 
 
 @every_unet

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from lora_cases import FORMS, UNET, factors, product, written
+from lora_cases import FORMS, RANKS, UNET, factors, product, written
 from process_runs import losses, trained
 from safetensors.torch import load_file, save_file
 from tiny_presets import texts
+from tiny_vae import tiny_vae
 from zoo import ZOO, zoo_preset
 
 from piflow_cli.students.adapters import read_facts
@@ -23,30 +24,28 @@ WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
 SAMPLE = ["a red fox", "--seeds", "0", "--height", "64", "--width", "64", "--device", "cpu"]
 
 
-@pytest.fixture
-def runs(cli, text_encoders, tmp_path) -> tuple[Path, Path]:
-    """Students of a base with a LoRA, and of one whose weights have it."""
-    style = written(tmp_path / "style.safetensors", ROW.build(), UNET, FORMS["kohya"], alphas=False)
-    commands = []
-    for name in ("one", "other"):
-        (tmp_path / name).mkdir()
-        preset, _ = zoo_preset(ROW, tmp_path / name)
-        more = ["--teacher-lora", f"{style}:{SCALE}"] if name == "one" else []
-        commands.append(["distill", "--teacher", str(preset), *more, *texts(tmp_path, "cat", "dog"), "--quiet"])
-    file = tmp_path / "other" / "base" / WEIGHTS
-    weights = load_file(file)
-    for module, rank in zip(UNET, (2, 4, 3)):
-        weights[f"{module}.weight"] = weights[f"{module}.weight"] + SCALE * product(*factors(ROW.build(), module, rank))
-    save_file(weights, file, {"format": "pt"})
-    made = tmp_path / "fused-here", tmp_path / "fused-before"
-    for command, run in zip(commands, made):
-        outcome = cli(*command, "--iterations", "1", "--device", "cpu", "--output", str(run))
-        assert outcome.code == 0, outcome.err
-    return made
+def distilled(cli, folder: Path, loras: bool) -> Path:
+    """A student of a base with a LoRA, or of one whose weights have it."""
+    style = written(folder / "style.safetensors", ROW.build(), UNET, FORMS["kohya"], alphas=False)
+    (folder / f"{loras}").mkdir()
+    preset, _ = zoo_preset(ROW, folder / f"{loras}")
+    tiny_vae(ROW.family).save_pretrained(folder / f"{loras}" / "base" / "vae")
+    file = folder / f"{loras}" / "base" / WEIGHTS
+    if not loras:
+        weights = load_file(file)
+        for module, rank in zip(UNET, RANKS):
+            change = SCALE * product(*factors(ROW.build(), module, rank))
+            weights[f"{module}.weight"] = weights[f"{module}.weight"] + change
+        save_file(weights, file, {"format": "pt"})
+    command = ["distill", "--teacher", str(preset), *texts(folder, "cat", "dog"), "--quiet", "--device", "cpu"]
+    more = ["--teacher-lora", f"{style}:{SCALE}"] if loras else []
+    outcome = cli(*command, *more, "--output", str(folder / f"run-{loras}"))
+    assert outcome.code == 0, outcome.err
+    return folder / f"run-{loras}"
 
 
-def test_a_student_of_a_unet_is_that_on_a_base_with_fused_weights(cli, runs, tmp_path) -> None:
-    here, before = runs
+def test_a_student_of_a_unet_is_that_on_a_base_with_fused_weights(cli, text_encoders, tmp_path) -> None:
+    runs = here, before = [distilled(cli, tmp_path, loras) for loras in (True, False)]
     assert losses(here) == pytest.approx(losses(before), rel=1e-4)
     left, right = trained(here), trained(before)
     for name, value in left.items():
@@ -56,7 +55,7 @@ def test_a_student_of_a_unet_is_that_on_a_base_with_fused_weights(cli, runs, tmp
         torch.testing.assert_close(value, bases[1][name], rtol=1e-3, atol=1e-4, msg=name)
     (told,) = read_facts(locate_student(here)).teacher_loras
     assert (told.name, told.scale) == ("style.safetensors", SCALE)
-    style = str(here.parent / "style.safetensors")
+    style = str(tmp_path / "style.safetensors")
     for more in ([], ["--lora", f"{style}:0.3"]):
         outcome = cli("sample", str(here), *SAMPLE, *more, "--quiet", "--output", str(tmp_path / f"drawn-{len(more)}"))
         assert outcome.code == 0, outcome.err
@@ -64,15 +63,17 @@ def test_a_student_of_a_unet_is_that_on_a_base_with_fused_weights(cli, runs, tmp
     assert plain != styled
 
 
-@pytest.mark.parametrize("kind", ["adapter", "merged", "pipeline"])
-def test_exports_have_it_in_their_weights_or_beside_them(cli, runs, tmp_path, kind) -> None:
-    out = tmp_path / "out"
-    outcome = cli("export", str(runs[0]), "--format", kind, "--quiet", "--output", str(out))
-    assert outcome.code == 0, outcome.err
-    assert f"style.safetensors x {SCALE}" in (out / "README.md").read_text()
-    if kind == "adapter":
-        assert (out / "teacher_loras" / "1" / "style.safetensors").is_file()
-        return
-    (file,) = out.rglob(WEIGHTS.name) if kind == "merged" else [out / WEIGHTS]
-    weights, fused = load_file(file), load_file(runs[1].parent / "other" / "base" / WEIGHTS)
-    torch.testing.assert_close(weights[f"{UNET[2]}.weight"], fused[f"{UNET[2]}.weight"], rtol=1e-4, atol=1e-4)
+def test_exports_have_it_in_their_weights_or_beside_them(cli, text_encoders, tmp_path) -> None:
+    run = distilled(cli, tmp_path, True)
+    name = f"{UNET[2]}.weight"
+    fused = ROW.build().state_dict()[name] + SCALE * product(*factors(ROW.build(), UNET[2], RANKS[2]))
+    for kind in ("adapter", "merged", "pipeline"):
+        out = tmp_path / kind
+        outcome = cli("export", str(run), "--format", kind, "--quiet", "--output", str(out))
+        assert outcome.code == 0, outcome.err
+        assert f"style.safetensors x {SCALE}" in (out / "README.md").read_text()
+        if kind == "adapter":
+            assert (out / "teacher_loras" / "1" / "style.safetensors").is_file()
+        else:
+            weights = load_file(out / (WEIGHTS.name if kind == "merged" else WEIGHTS))
+            torch.testing.assert_close(weights[name], fused, rtol=1e-2, atol=1e-2)
