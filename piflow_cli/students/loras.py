@@ -15,6 +15,7 @@ from ..core.heads import PolicyHead
 from ..errors import RunError, UsageError
 from ..teachers.base import Network
 from ..teachers.text_to_image import TextToImageFamily
+from ..weights.quantisation import CONVOLUTIONS
 from ..wording import few
 from .lora_files import OPTION, LoraFile, read_lora
 from .lora_layouts import converter
@@ -153,8 +154,8 @@ def _whole(file: LoraFile, module: str, parts: Mapping[str, Tensor], layer: nn.M
     # A layer of 1 x 1 pixels is a linear one, and some tools write its factors so.
     kernel = getattr(layer, "kernel_size", ())
     down, up = (_with_pixels(parts[part], kernel) for part in ("down", "up"))
-    pixels = (tuple(down.shape[2:]), tuple(up.shape[2:]))
-    if pixels != (kernel, (1,) * len(kernel)) or down.shape[0] != up.shape[1] or down.shape[0] == 0:
+    pair = down.ndim == up.ndim == 2 + len(kernel) and 0 != down.shape[0] == up.shape[1]
+    if not pair or down.shape[2:] != kernel or set(up.shape[2:]) - {1}:
         shapes = f"{tuple(parts['down'].shape)} and {tuple(parts['up'].shape)}"
         of = f"a convolution of {' x '.join(map(str, kernel))}" if kernel else "a linear layer"
         raise UsageError(
@@ -186,7 +187,7 @@ def _check_takes(layer: nn.Module, module: str, path: str) -> None:
             f"{path} has weights for {module}, in whose place the student has a policy head",
             "leave it out, or sample the teacher with it",
         )
-    if not hasattr(layer, "in_features") and getattr(layer, "groups", None) != 1:
+    if not hasattr(layer, "in_features") and not (isinstance(layer, CONVOLUTIONS) and layer.groups == 1):
         what = f"{path} has a LoRA for {module}, a {type(layer).__name__}"
         raise UsageError(f"{what}, and only linear layers and convolutions without groups take one", LEAVE_OUT)
 

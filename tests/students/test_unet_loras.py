@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -137,6 +138,14 @@ def test_attention_processors_of_old_diffusers_are_read(row: Row, tmp_path) -> N
     assert placed(row, tmp_path / "old.safetensors").keys() == {f"{ATTENTION}to_q", f"{ATTENTION}to_out.0"}
 
 
+def test_a_scale_in_the_metadata_of_diffusers_counts(tmp_path) -> None:
+    row, module = ZOO["sdxl"], f"{ATTENTION}to_q"
+    path = lora(tmp_path / "style.safetensors", row.build(), {module: module}, "diffusers' U-Nets", alpha=False)
+    told = json.dumps({"unet.r": RANK, "unet.lora_alpha": 5, "text_encoder.lora_alpha": 7})
+    save_file(dict(read_lora(str(path)).tensors), path, {"lora_adapter_metadata": told})
+    assert placed(row, path)[module].alpha == 5
+
+
 def test_factors_without_pixels_fit_a_convolution_of_one(tmp_path) -> None:
     row, module = ZOO["sd15"], "down_blocks.1.attentions.0.proj_in"
     down, up = (torch.randn(shape, generator=seeded(0)) for shape in ((RANK, 16), (16, RANK)))
@@ -190,6 +199,9 @@ REFUSED = {
     "another kernel": (pair(CONV, (2, 8, 1, 1), (8, 2, 1, 1)), "no LoRA of a convolution of 3 x 3"),
     "a kernel in the second": (pair(CONV, (2, 8, 3, 3), (8, 2, 3, 3)), "no LoRA of a convolution of 3 x 3"),
     "a convolution's": (pair(QUERY, (2, 16, 1, 1), (16, 2, 1, 1)), "attn1.to_q have .* no LoRA of a linear layer"),
+    "a vector": (pair(QUERY, (16,), (16, 16)), r"have shapes \(16,\) and \(16, 16\), which are no LoRA of a linear"),
+    "other ranks": (pair(CONV, (2, 8, 3, 3), (8, 3, 1, 1)), "no LoRA of a convolution of 3 x 3"),
+    "no rank": (pair(CONV, (0, 8, 3, 3), (8, 0, 1, 1)), "no LoRA of a convolution of 3 x 3"),
     "another width in": (pair(CONV, (2, 9, 3, 3), (8, 2, 1, 1)), "resnets.0.conv1 is 9 wide in it, and 8 here"),
     "another width out": (pair(CONV, (2, 8, 3, 3), (7, 2, 1, 1)), "resnets.0.conv1 is 7 wide in it, and 8 here"),
     "half": ({f"{CONV}.lora_down.weight": torch.ones(2, 8, 3, 3)}, "down_blocks.0.resnets.0.conv1 has no up factor"),
@@ -219,6 +231,16 @@ def test_factors_that_do_not_fit_are_refused(case: str, tmp_path) -> None:
     with pytest.raises(PiflowError, match=message) as caught:
         placed(ZOO["sdxl"], tmp_path / "style.safetensors")
     assert caught.value.hint
+
+
+def test_a_convolution_in_groups_takes_none(tmp_path) -> None:
+    """Each of its channels sees but some of those below, which a product of two factors does not say."""
+    module = "transformer_blocks.0.ff.conv_depth"
+    save_file(pair(module, (2, 1, 3, 3), (160, 2, 1, 1)), tmp_path / "style.safetensors")
+    with pytest.raises(
+        UsageError, match=f"a LoRA for {module}, a Conv2d, and only linear layers and convolutions without"
+    ):
+        placed(ZOO["sana"], tmp_path / "style.safetensors")
 
 
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a LoRA"])
