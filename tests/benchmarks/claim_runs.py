@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import multiprocessing
+import os
 import statistics
 import subprocess
 import sys
@@ -179,7 +180,9 @@ def _name(what: object) -> str:
 def piflow(*arguments: str, variant: str | None = None) -> str:
     program = ["-m", "piflow_cli"] if variant is None else [idea_variants.__file__, variant]
     command = [sys.executable, *program, *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    # Processes that wait for each other's threads, of which each would have as many as there are cores, crawl.
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **threads}).stdout
 
 
 @functools.cache

@@ -6,7 +6,9 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import claim_runs
 import claims
 import claims_diffusion
 import claims_emoji
@@ -73,6 +75,13 @@ def test_a_claim_holds_where_all_of_it_does():
 def test_an_error_that_grows_as_the_square_has_growth_two():
     raws = [1 - part / 32 for part in range(33)]
     assert growth(raws, [3 * (1 - raw) ** 2 for raw in raws]) == pytest.approx(2)
+
+
+def test_a_student_is_trained_on_as_many_threads_as_there_are_for_it(monkeypatch) -> None:
+    """Beside each other they have one each."""
+    monkeypatch.setattr("subprocess.run", lambda command, env, **told: SimpleNamespace(stdout=env["OMP_NUM_THREADS"]))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert claim_runs.piflow("--version") == "3"
 
 
 def test_every_claim_compares_students_that_it_has():
