@@ -14,7 +14,7 @@ from ..wording import few
 from .captions import METADATA, pictures_of_folder
 from .picture import Picture, TextKind, caption_of, captions
 from .picture_folders import files_below
-from .places import NAME_CAPTIONED, require_captioned
+from .places import NAME_CAPTIONED, require_captioned, require_videos
 from .rows import IMAGE_OPTION, TEXT_OPTION, naming, open_dataset
 from .sample_kinds import OF_PICTURES, OF_VIDEOS, SampleKind, kind_of
 from .shards import pictures_of_shards
@@ -48,14 +48,9 @@ def _all_pictures(section: DataSection, kind: SampleKind) -> list[Picture]:
         return pictures_of_shards([path], captions(section.text_column), kind)
     if path.is_dir():
         return _of_folder(path, captions(section.text_column), kind)
-    require_captioned(source)
+    (require_captioned if kind is OF_PICTURES else require_videos)(source)
     if path.exists():
         raise UsageError(f"{source} is neither a folder nor a .tar shard", NAME_CAPTIONED)
-    if kind is OF_VIDEOS:
-        raise UsageError(
-            f"there is no folder {source}, and videos are read from folders and .tar shards alone",
-            "name a folder that holds some: --data FOLDER",
-        )
     return _of_dataset(source, section)
 
 
@@ -80,17 +75,19 @@ def _layout(kind: SampleKind) -> str:
 
 def _suffixes_of_others(kind: SampleKind) -> frozenset[str]:
     """Suffixes by which a file is of the other kind, and not of this one."""
-    other = OF_VIDEOS if kind is OF_PICTURES else OF_PICTURES
-    return frozenset(other.suffixes) - frozenset(kind.suffixes)
+    return frozenset(_other(kind).suffixes) - frozenset(kind.suffixes)
+
+
+def _other(kind: SampleKind) -> SampleKind:
+    return OF_VIDEOS if kind is OF_PICTURES else OF_PICTURES
 
 
 def _refuse_others(source: str | Path | None, names: Collection[str], kind: SampleKind) -> None:
     """Raise UsageError where all that a source holds is of the other kind."""
     others = _suffixes_of_others(kind)
     if names and all(Path(name).suffix.lower() in others for name in names):
-        other = OF_VIDEOS if kind is OF_PICTURES else OF_PICTURES
         raise UsageError(
-            f"{source} holds {other.names} and no {kind.names}, and this teacher makes {kind.names}",
+            f"{source} holds {_other(kind).names} and no {kind.names}, and this teacher makes {kind.names}",
             f"name {kind.names} in their place: --data SOURCE",
         )
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NAME_DATA = "name labelled pictures or latents, a folder or a file of them: --data SOURCE"
 NAME_CAPTIONED = "name a folder, a .tar shard, or a data set as OWNER/NAME: --data SOURCE"
+NAME_VIDEOS = "name a folder that holds some: --data FOLDER"
 NAME_EDITS = "name a folder of reference pictures, instructions and, where there are some, targets: --data FOLDER"
 
 
@@ -43,6 +44,14 @@ def require_captioned(source: str) -> None:
         raise UsageError(f"there are no pictures at {source}", NAME_CAPTIONED)
 
 
+def require_videos(source: str) -> None:
+    """Raise UsageError where ``source`` is no path, from which alone videos are read."""
+    if not Path(source).exists():
+        raise UsageError(
+            f"there are no videos at {source}, and videos are read from folders and .tar shards alone", NAME_VIDEOS
+        )
+
+
 def require_prompts(source: str, text_column: str | None = None) -> None:
     """Raise UsageError where a file of prompts is not there; what is in it, and the Hub, are left for later."""
     if not source.startswith(SHIPPED_PREFIX) and hub_id(source) is None and not Path(source).exists():
@@ -63,7 +72,8 @@ def require_data(preset: Preset) -> None:
     if section.images is not None and hub_id(section.images) is None:
         labelled_place(section.images)
     if section.captioned is not None:
-        require = require_edits if shown_a_picture(preset.teacher.family) else require_captioned
+        pictures = require_captioned if section.frames is None else require_videos
+        require = require_edits if shown_a_picture(preset.teacher.family) else pictures
         require(section.captioned)
     if section.prompts is not None:
         require_prompts(section.prompts)

@@ -29,7 +29,6 @@ from ..teachers.folders import teacher_folder
 from ..teachers.long_texts import told_of
 from ..teachers.stock_encoders import StockEncoders
 from ..teachers.text_to_image import TextToImageFamily
-from ..teachers.text_to_video import TextToVideoFamily
 from ..weights.locate import CONFIGS, ENCODERS, locate
 from ..weights.quantisation import COMPUTED_IN, check_precision, store_in_fp8
 from .denoise import sample_by_pipeline, seeded_generators, seeded_noise
@@ -227,11 +226,9 @@ class EncodedPrompts:
         loras = {"loras": [f"{path}:{scale:g}" for path, scale in request.loras]} if request.loras else {}
         base = {"base": request.base} if request.base is not None else {}
         precision = {"base_precision": self.precision} if request.base_precision is not None else {}
-        told, rate = {**recipe, **base, **precision, **loras}, None
-        if isinstance(family, TextToVideoFamily):
-            rate = family.frame_rate
-            told["frame_rate"] = rate
-        return Sampler(draw, self.specs, told, TEXT_BATCH, _columns(self.specs), rate)
+        rate = {"frame_rate": family.frame_rate} if family.frame_rate is not None else {}
+        told = {**recipe, **base, **precision, **loras, **rate}
+        return Sampler(draw, self.specs, told, TEXT_BATCH, _columns(self.specs), family.frame_rate)
 
     def conditioning(self, specs: Sequence[ImageSpec]) -> dict[str, Tensor]:
         """The conditioning of a batch, in host memory; ``negative_`` entries where the pipeline guides."""

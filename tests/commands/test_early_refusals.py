@@ -49,6 +49,7 @@ LINES = {
     "distill --teacher digits --data nowhere": "there are no pictures at",
     "distill --teacher flux-dev --base full --prompts nowhere.txt": "there are no prompts at",
     "distill --teacher flux-dev --base full --data ./nowhere": "there are no pictures at",
+    "distill --teacher wan21-1.3b --base full --data ./nowhere": "there are no videos at",
     "distill --teacher digits --fork nowhere --output new": "nowhere is no run with a whole checkpoint",
     "status nowhere": "nowhere is not there",
     # What is in the way
