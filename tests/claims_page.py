@@ -9,10 +9,11 @@ from typing import Any
 
 from result_tables import RESULTS, filled, table
 
-FILES = tuple(RESULTS / f"claims{teachers}-cpu.json" for teachers in ("", "-emoji", "-diffusion"))
+FILES = tuple(RESULTS / f"claims{teachers}-cpu.json" for teachers in ("", "-emoji", "-diffusion", "-video"))
 IDEAS = RESULTS / "ideas-cpu.json"
 NONE = "No study has been recorded yet."
-NUMBERS = range(1, 11)  # of the claims
+VIDEOS = ("moving-digits",)  # teachers that make them
+NUMBERS = range(1, 12)  # of the claims
 
 
 def claims(page: str, files: Sequence[Path] = FILES, ideas: Path = IDEAS) -> str:
@@ -78,8 +79,9 @@ def _held(claim: dict[str, Any]) -> str:
 
 def _study(study: dict[str, Any]) -> str:
     seeds = ", ".join(map(str, study["seeds"]))
+    made = "videos" if study["teacher"] in VIDEOS else "pictures"
     return (
-        f"Students of {study['teacher']}: seeds {seeds}, {study['images']:,} pictures, {study['device']}, torch"
+        f"Students of {study['teacher']}: seeds {seeds}, {study['images']:,} {made}, {study['device']}, torch"
         f" {study['versions']['torch']}, {study['date']}."
     )
 

@@ -1,4 +1,4 @@
-"""piflow with one piece replaced: the ideas of ideas.py that are no settings.
+"""piflow with one piece replaced: the ideas of ideas.py that are no settings, and claims_video.py's frame by frame.
 
     python tests/benchmarks/idea_variants.py NAME distill --teacher digits ...
 
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from variants import draws, heads, substeps, training, walks, weights
+from variants import draws, frames, heads, substeps, training, walks, weights
 from variants.pieces import replace_mixtures
 
 # Standard deviations of the shipped digits, per value and in the direction of the largest.
@@ -41,6 +41,7 @@ VARIANTS: dict[str, Callable[[], None]] = {
     "variances": partial(replace_mixtures, "variants.families:VARIANCES"),
     "drift": partial(replace_mixtures, "variants.families:DRIFT"),
     "low-rank": partial(replace_mixtures, "variants.families:LOW_RANK"),
+    "frames-apart": frames.apart,
 }
 
 

@@ -13,6 +13,7 @@ import claims
 import claims_diffusion
 import claims_emoji
 import claims_page
+import claims_video
 import pytest
 import torch
 from claim_runs import growth
@@ -86,7 +87,7 @@ def test_a_student_is_trained_on_as_many_threads_as_there_are_for_it(monkeypatch
 
 def test_every_claim_compares_students_that_it_has():
     assert len({claim.number for claim in CLAIMS}) == len(CLAIMS)
-    for claim in (*CLAIMS, *claims_emoji.CLAIMS, *claims_diffusion.CLAIMS):
+    for claim in (*CLAIMS, *claims_emoji.CLAIMS, *claims_diffusion.CLAIMS, *claims_video.CLAIMS):
         used = {name for one in claim.comparisons for name in (one.better, one.worse)}
         assert used <= claim.arms.keys()
 
@@ -164,7 +165,7 @@ def test_the_page_has_a_verdict_and_a_table_for_each_claim(tmp_path) -> None:
     assert rows[2] == "| 2. Second | digits | holds | 1 of 1 |"
     # Means of 1, 1.001, 1.002 and a whole above; Welch's half width of equal spreads is 2.776 * 0.001 * sqrt(2 / 3).
     assert "| a \\< b | to_data | 1 | 2 | -1 ± 0.0023 | holds |" in rows
-    assert "\n\nNot measured yet: 3, 4, 5, 6, 7, 8, 9, 10.\n\n" in page
+    assert "\n\nNot measured yet: 3, 4, 5, 6, 7, 8, 9, 10, 11.\n\n" in page
     assert "### 2. Second, on digits\n\npi-Flow, table 1. A beats B. **Holds.**" in page
     assert "Students of digits: seeds 0, 1, 2, 1,797 pictures, x86_64 CPU, torch 2.9, 2026-01-02." in page
 

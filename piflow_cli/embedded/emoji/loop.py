@@ -80,7 +80,8 @@ def new_optimizers(
 class Run:
     """A run with its checkpoint at ``place``, which it goes on from where there is one.
 
-    matrices: those of the model's parameters that Muon trains.
+    matrices: those of the model's parameters that Muon trains. rate: the option of the schedule's learning rate; None:
+    it has ``name`` in it.
     """
 
     def __init__(
@@ -91,7 +92,9 @@ class Run:
         place: Path,
         limits: Limits,
         matrices: Sequence[Tensor] = (),
+        rate: str | None = None,
     ) -> None:
+        self.rate = f"--{name}-learning-rate" if rate is None else rate
         self.name, self.model, self.schedule, self.place, self.limits = name, model, schedule, place, limits
         self.device = next(model.parameters()).device
         self.ema = copy.deepcopy(model).eval().requires_grad_(False)
@@ -164,7 +167,7 @@ class Run:
     def _tell(self, loss: float) -> None:
         course = self.course
         if not math.isfinite(loss):
-            lower = f"--{self.name}-learning-rate {self.schedule.learning_rate / 2:g}"
+            lower = f"{self.rate} {self.schedule.learning_rate / 2:g}"
             raise SystemExit(f"{self.name}: the loss is {loss} at iteration {course.done}; lower its rate: {lower}")
         course.losses.append((course.done, loss))
         line = f"{self.name}: iteration {course.done} of {self.schedule.iterations}, loss {loss:.5f}"
