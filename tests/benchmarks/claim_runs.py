@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import hashlib
+import io
 import json
 import math
 import multiprocessing
-import os
 import statistics
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -25,6 +24,7 @@ from claim_table import Arm
 from common import write_json
 from digits import Ruler
 
+from piflow_cli.app import main
 from piflow_cli.data.labelled_images import load_images
 from piflow_cli.inspection.robustness import TYPICAL, size_name
 from piflow_cli.sampling.denoise import sample_student
@@ -77,8 +77,10 @@ class Study:
         """The figures of one student, taken once and kept beside its run; what an inspection tells where asked for."""
         file, folder = self.measured(arm, seed), self.folder(arm, seed)
         if not file.exists():
-            self._distil(arm, seed, folder)
-            write_json(file, self._measure(arm, folder))
+            if arm.variant is None:
+                self.make(arm, seed)
+            else:
+                self._make_apart(arm, seed)
         return json.loads(file.read_text()) | (self.inspected(folder) if inspects else {})
 
     def inspected(self, folder: Path) -> Measured:
@@ -90,6 +92,18 @@ class Study:
         shorter = () if self.shorter is None else (f"optimisation.iterations={self.shorter}",)
         return ("output.preview_every=0", *shorter)
 
+    def make(self, arm: Arm, seed: int) -> None:
+        """Distil and measure a student in this process, which is under the variant of ``arm``."""
+        folder = self.folder(arm, seed)
+        self._distil(arm, seed, folder)
+        write_json(self.measured(arm, seed), self.measure(arm, folder))
+
+    def _make_apart(self, arm: Arm, seed: int) -> None:
+        # What a variant replaces is replaced as long as a process lasts.
+        told = (arm.variant, torch.get_num_threads())
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin_under, told) as pool:
+            pool.submit(self.make, arm, seed).result()
+
     def _distil(self, arm: Arm, seed: int, folder: Path) -> None:
         given = [part for setting in (f"seed={seed}", *self.settings()) for part in ("--set", setting)]
         where = ["--output", str(folder), "--device", self.device]
@@ -98,15 +112,7 @@ class Study:
             self._distil(arm.start, seed, begin)
             where += ["--fork", str(begin)]
         asked = ("distill", *self.teacher_options(arm), *where, *arm.options, *given, "--quiet")
-        piflow(*asked, variant=arm.variant)
-
-    def _measure(self, arm: Arm, folder: Path) -> Measured:
-        if arm.variant is None:
-            return self.measure(arm, folder)
-        # What a variant replaces is replaced as long as a process lasts.
-        told = (arm.variant, torch.get_num_threads())
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin_under, told) as pool:
-            return pool.submit(self.measure, arm, folder).result()
+        piflow(*asked)
 
     @torch.no_grad()
     def measure(self, arm: Arm, folder: Path) -> Measured:
@@ -177,12 +183,16 @@ def _name(what: object) -> str:
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
 
-def piflow(*arguments: str, variant: str | None = None) -> str:
-    program = ["-m", "piflow_cli"] if variant is None else [idea_variants.__file__, variant]
-    command = [sys.executable, *program, *arguments]
-    # Processes that wait for each other's threads, of which each would have as many as there are cores, crawl.
-    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **threads}).stdout
+def piflow(*arguments: str) -> str:
+    """What a command line of piflow prints, run in this process: to begin one would take longer than many a student.
+
+    Raises RuntimeError where it fails; what it said is on stderr.
+    """
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        code = main(list(arguments))
+    if code != 0:
+        raise RuntimeError(f"piflow {' '.join(arguments)}: exit code {code}")
+    return printed.getvalue()
 
 
 @functools.cache

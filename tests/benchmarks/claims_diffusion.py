@@ -65,9 +65,19 @@ class DiffusionStudy(Study):
         # A teacher that was stopped is no teacher: it has its name when it is whole.
         aside = base.with_name(f"{base.name}.part")
         iterations = base.name.rpartition("-")[2]
-        told = ("--output", str(aside), "--predicts", PREDICTS[family], "--iterations", iterations)
+        told = (
+            "--output",
+            str(aside),
+            "--predicts",
+            PREDICTS[family],
+            "--iterations",
+            iterations,
+            "--device",
+            self.device,
+        )
         aside.mkdir(parents=True, exist_ok=True)
-        subprocess.run([sys.executable, "-m", "piflow_cli.embedded.digits_teacher", *told], check=True)
+        command = [sys.executable, "-m", "piflow_cli.embedded.digits_teacher", *told, "--device", self.device]
+        subprocess.run(command, check=True)
         aside.rename(base)
 
 

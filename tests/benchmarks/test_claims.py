@@ -6,7 +6,6 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import claim_runs
 import claims
@@ -78,11 +77,11 @@ def test_an_error_that_grows_as_the_square_has_growth_two():
     assert growth(raws, [3 * (1 - raw) ** 2 for raw in raws]) == pytest.approx(2)
 
 
-def test_a_student_is_trained_on_as_many_threads_as_there_are_for_it(monkeypatch) -> None:
-    """Beside each other they have one each."""
-    monkeypatch.setattr("subprocess.run", lambda command, env, **told: SimpleNamespace(stdout=env["OMP_NUM_THREADS"]))
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    assert claim_runs.piflow("--version") == "3"
+def test_a_command_that_fails_is_told(capsys) -> None:
+    assert claim_runs.piflow("--version").startswith("piflow ")
+    with pytest.raises(RuntimeError, match="piflow distill --teacher gone: exit code 2"):
+        claim_runs.piflow("distill", "--teacher", "gone")
+    assert "gone" in capsys.readouterr().err
 
 
 def test_every_claim_compares_students_that_it_has():

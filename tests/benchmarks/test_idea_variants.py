@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-import claim_runs
 import claims_video
 import pytest
 import torch
-from claim_runs import Measured, Study
+from claim_runs import Study
 from claim_table import Arm
 from idea_table import IDEAS, Idea
 from idea_variants import LARGEST, TYPICAL, VARIANTS, apply
@@ -20,7 +19,6 @@ from policy_cases import gm_policy
 from torch import Tensor
 from variants import draws, pieces, substeps, walks, weights
 
-from piflow_cli import app
 from piflow_cli.core import draws as core_draws
 from piflow_cli.core.constants import ImitationConfig
 from piflow_cli.core.policies.gmflow import GMFlowPolicy
@@ -166,21 +164,15 @@ def first_of_each_variant() -> list[Idea]:
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a study train and measure in this process, which has imported all that it needs."""
 
-    def under(variant: str | None, call: Callable[[], Measured]) -> Measured:
-        if variant is not None:
-            apply(variant)
-        found = call()
-        pieces.undo()
-        return found
+    def make_apart(study: Study, arm: Arm, seed: int) -> None:
+        assert arm.variant is not None
+        apply(arm.variant)
+        try:
+            study.make(arm, seed)
+        finally:
+            pieces.undo()
 
-    def piflow(*arguments: str, variant: str | None = None) -> None:
-        assert under(variant, lambda: {"code": app.main([*arguments])}) == {"code": 0}
-
-    def measure(study: Study, arm: Arm, folder: Path) -> Measured:
-        return under(arm.variant, lambda: study.measure(arm, folder))
-
-    monkeypatch.setattr(claim_runs, "piflow", piflow)
-    monkeypatch.setattr(Study, "_measure", measure)
+    monkeypatch.setattr(Study, "_make_apart", make_apart)
 
 
 @pytest.mark.long

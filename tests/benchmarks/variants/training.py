@@ -86,7 +86,8 @@ def distances(session: Session, kept: dict[float, list[Tensor]]) -> dict[float, 
     """Mean squares between the pictures of each average and those of the teacher, from the same noise."""
     student = session.average
     noise = seeded_noise(seeded_generators(SEEDS), student.family.sample_shape(session.teacher))
-    told = {"class_labels": torch.arange(len(noise)) % 10}
+    device = next(student.model.parameters()).device
+    noise, told = noise.to(device), {"class_labels": torch.arange(len(noise), device=device) % 10}
     fine = sample_teacher(student.family, session.teacher, noise, told, FINE, student.facts.shift, Guidance())
     found = {}
     for gamma, weights in kept.items():

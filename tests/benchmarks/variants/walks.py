@@ -35,7 +35,7 @@ def rollouts(count: int, strength: float = 0.0) -> None:
             for number in range(count):
                 own, x = walker, segment.x
                 if number > 0:
-                    own = walker.without(draw_dropped(len(x), config.components, config.dropout))
+                    own = walker.without(draw_dropped(len(x), config.components, config.dropout).to(x.device))
                     x = (1 - strength**2) ** 0.5 * x + strength * torch.randn_like(x)
                 legs = [segment.raw, *raws[number::count]]
                 states[number::count] = rollout_through(own, x, legs, substeps=config.substeps)
