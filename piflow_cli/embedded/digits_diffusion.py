@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from ..core.parameterisations.base import TIMESTEPS, Parameterisation
@@ -25,7 +25,7 @@ def trained_levels(parameterisation: Parameterisation, uniform: torch.Tensor) ->
 
 
 def diffusion_loss(
-    model: nn.Module,
+    model: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
     x_0: torch.Tensor,
     labels: torch.Tensor,
     uniform: torch.Tensor,
@@ -41,4 +41,5 @@ def diffusion_loss(
     x, affine = (1 - spread) * x_0 + spread * noise, parameterisation.affine(sigma)
     wanted = (noise - x_0 - per_sample(affine.skip, x) * x) / per_sample(affine.gain, x)
     time = (parameterisation.timestep(sigma) / TIMESTEPS).to(x.dtype)
-    return F.mse_loss(model(per_sample(parameterisation.input_scale(sigma), x) * x, time, labels), wanted)
+    predicted = model(per_sample(parameterisation.input_scale(sigma), x) * x, time, labels)
+    return F.mse_loss(predicted, wanted.to(predicted.device))

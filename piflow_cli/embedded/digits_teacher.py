@@ -35,6 +35,10 @@ from .digits_diffusion import diffusion_loss
 
 PROGRAM = "python -m piflow_cli.embedded.digits_teacher"
 NUM_CLASSES = 10
+CPU = torch.device("cpu")
+
+Velocity = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""States (B, C, H, W), noise levels (B,) and labels (B,) → what a network predicts, (B, C, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +73,14 @@ def learning_rate(iteration: int, recipe: TeacherRecipe) -> float:
 
 
 def flow_matching_loss(
-    model: DiT,
+    model: Velocity,
     x_0: torch.Tensor,
     labels: torch.Tensor,
     class_dropout: float,
     generator: torch.Generator,
     parameterisation: Parameterisation | None = None,
 ) -> torch.Tensor:
-    """Flow matching, or the loss of another ``parameterisation``."""
+    """Flow matching, or the loss of another ``parameterisation``; what is drawn is on the host, wherever a model is."""
     batch = x_0.shape[0]
     # Even strata with one draw each: the same uniform density, less noise in the loss.
     sigma = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
@@ -87,10 +91,15 @@ def flow_matching_loss(
         return diffusion_loss(model, x_0, labels, sigma, noise, parameterisation)
     spread = sigma[:, None, None, None]
     velocity = model((1 - spread) * x_0 + spread * noise, sigma, labels)
-    return F.mse_loss(velocity, noise - x_0)
+    return F.mse_loss(velocity, (noise - x_0).to(velocity.device))
 
 
 Checkpoint = Callable[[DiT, int, float], None]
+
+
+def on_host(model: DiT, device: torch.device) -> Velocity:
+    """``model``, which is on ``device``, for states, noise levels and labels on the host."""
+    return lambda x, sigma, labels: model(x.to(device), sigma.to(device), labels.to(device))
 
 
 def train(
@@ -100,6 +109,7 @@ def train(
     checkpoint: Checkpoint,
     every: int,
     predicts: str = FLOW,
+    device: torch.device = CPU,
 ) -> None:
     """Train on `images` (N, 1, 8, 8) and `labels` (N,); `predicts` is a row of the parameterisations.
 
@@ -107,7 +117,8 @@ def train(
     """
     torch.manual_seed(recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
-    model = new_teacher().train()
+    model = new_teacher().to(device).train()
+    called = on_host(model, device)
     ema = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.0, fused=True)
     running = 0.0
@@ -116,7 +127,7 @@ def train(
         optimizer.param_groups[0]["lr"] = learning_rate(iteration, recipe)
         chosen = torch.randint(len(images), (recipe.batch_size,), generator=generator)
         batch = images[chosen], labels[chosen]
-        loss = flow_matching_loss(model, *batch, recipe.class_dropout, generator, parameterisation_of(predicts))
+        loss = flow_matching_loss(called, *batch, recipe.class_dropout, generator, parameterisation_of(predicts))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -150,6 +161,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder for config.json and the weights")
     parser.add_argument("--data", type=Path, help="folder that holds images.safetensors; default: the shipped one")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads; another number rounds differently")
+    parser.add_argument("--device", type=torch.device, default=CPU, help="where it is trained, cpu or cuda")
     parser.add_argument("--every", type=int, default=500, help="iterations from one checkpoint to the next")
     parser.add_argument("--predicts", choices=sorted(ROWS), default=FLOW, help="what the network predicts")
     for field in fields(TeacherRecipe):
@@ -166,7 +178,7 @@ def main() -> None:
         save_teacher(ema, arguments.output, recipe, done, arguments.predicts)
         print(f"iteration {done} of {recipe.iterations}, loss {loss:.4f}", file=sys.stderr, flush=True)
 
-    train(recipe, *load_digits(arguments.data), checkpoint, arguments.every, arguments.predicts)
+    train(recipe, *load_digits(arguments.data), checkpoint, arguments.every, arguments.predicts, arguments.device)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -44,9 +46,10 @@ def moving(pictures: Tensor, start: Tensor, velocity: Tensor) -> Tensor:
     """
     margin = SIDE - pictures.shape[-1]
     canvas = F.pad(pictures[:, 0], (0, margin, 0, margin), value=BACKGROUND)
-    offsets = start[:, None] + torch.arange(FRAMES)[None, :, None] * velocity[:, None]
-    rows, columns = ((torch.arange(SIDE) - offsets[..., axis, None]) % SIDE for axis in (0, 1))
-    batch = torch.arange(len(canvas))[:, None, None, None]
+    device = canvas.device
+    offsets = start[:, None] + torch.arange(FRAMES, device=device)[None, :, None] * velocity[:, None]
+    rows, columns = ((torch.arange(SIDE, device=device) - offsets[..., axis, None]) % SIDE for axis in (0, 1))
+    batch = torch.arange(len(canvas), device=device)[:, None, None, None]
     return canvas[batch, rows[..., :, None], columns[..., None, :]].unsqueeze(1)
 
 
@@ -60,12 +63,12 @@ def draw(images: Tensor, labels: Tensor, count: int, generator: torch.Generator)
     """Videos (count, 1, FRAMES, SIDE, SIDE) and the places (count,) of their captions among :func:`captions`.
 
     ``images`` (N, 1, 8, 8) in [-1, 1] and ``labels`` (N,): the digits, which are drawn evenly, as are directions and
-    the tokens where the videos begin.
+    the tokens where the videos begin. All are on the device of ``generator``.
     """
-    chosen = torch.randint(len(images), (count,), generator=generator)
-    direction = torch.randint(len(DIRECTIONS), (count,), generator=generator)
-    start = STEP * torch.randint(SIDE // STEP, (count, 2), generator=generator)
-    velocity = torch.tensor(list(DIRECTIONS.values()))[direction]
+    random = partial(torch.randint, generator=generator, device=generator.device)
+    chosen, direction = random(len(images), (count,)), random(len(DIRECTIONS), (count,))
+    start = STEP * random(SIDE // STEP, (count, 2))
+    velocity = torch.tensor(list(DIRECTIONS.values()), device=generator.device)[direction]
     return moving(images[chosen], start, velocity), labels[chosen] * len(DIRECTIONS) + direction
 
 

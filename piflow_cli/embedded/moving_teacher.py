@@ -169,8 +169,8 @@ def flow_matching_loss(
 ) -> Tensor:
     """Of ``videos`` (B, 1, F, H, W) and what is told of them (B, L, D); noise levels are drawn in even strata."""
     batch = len(videos)
-    sigma = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-    noise = torch.randn(videos.shape, generator=generator)
+    sigma = (torch.arange(batch, device=device) + torch.rand(batch, generator=generator, device=device)) / batch
+    noise = torch.randn(videos.shape, generator=generator, device=device)
     x = torch.lerp(videos, noise, sigma[:, None, None, None, None])
     # The loop trains in bfloat16, which many a CPU computes more slowly than float32.
     with torch.autocast(device.type, enabled=False):
@@ -178,13 +178,14 @@ def flow_matching_loss(
     return F.mse_loss(velocity, noise - videos)
 
 
-def train(folder: Path, recipe: MovingRecipe, limits: Limits) -> dict[str, Any]:
+def train(folder: Path, recipe: MovingRecipe, limits: Limits, device: torch.device) -> dict[str, Any]:
     """Train the network in ``folder``, write its averaged weights there, and return what is said of the training."""
     told, padding = without_padding(encoded(folder))
-    network = new_network(recipe)
+    network = new_network(recipe).to(device)
     count_last_token(network, padding)
     run = Run("moving digits", network, recipe, folder / CHECKPOINT, limits, rate="--learning-rate")
-    images, labels = pictures_of(*load_digits())
+    told = told.to(device)
+    images, labels = (values.to(device) for values in pictures_of(*load_digits()))
 
     def loss_of(network: nn.Module, iteration: int, generator: torch.Generator) -> Tensor:
         videos, places = draw(images, labels, recipe.batch_size, generator)
@@ -200,6 +201,7 @@ def train(folder: Path, recipe: MovingRecipe, limits: Limits) -> dict[str, Any]:
 def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog=PROGRAM, description="Train the teacher of moving digits.")
     parser.add_argument("--output", type=Path, required=True, help="folder of the pipeline")
+    parser.add_argument("--device", type=torch.device, default="cpu", help="where it is trained, cpu or cuda")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads; another number rounds differently")
     parser.add_argument("--seconds", type=float, help="end the training after this time")
     parser.add_argument("--log-every", type=int, default=100, help="iterations from one line to the next")
@@ -211,7 +213,7 @@ def main(given: list[str] | None = None) -> None:
     folder: Path = arguments.output
     if not (folder / PROMPTS).is_file():
         write_base(folder, recipe)
-    facts = train(folder, recipe, Limits(arguments.seconds, arguments.log_every))
+    facts = train(folder, recipe, Limits(arguments.seconds, arguments.log_every), arguments.device)
     with replacing_file(folder / FACTS) as aside:
         aside.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 

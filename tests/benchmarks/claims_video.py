@@ -93,7 +93,7 @@ class VideoStudy(Study):
         # A teacher that was stopped is no teacher: it has its name when it is whole, and goes on until then.
         aside = self.base.with_name(f"{self.base.name}.part")
         iterations = self.base.name.rpartition("-")[2]
-        told = ("--output", str(aside), "--iterations", iterations)
+        told = ("--output", str(aside), "--iterations", iterations, "--device", self.device)
         subprocess.run([sys.executable, "-m", "piflow_cli.embedded.moving_teacher", *told], check=True)
         aside.rename(self.base)
 
