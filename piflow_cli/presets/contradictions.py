@@ -64,8 +64,8 @@ def contradictions(sections: Mapping[str, Any]) -> Iterator[Contradiction]:
             f"is false, and {data.source} bring no pictures to add noise to; in their place give some: --data SOURCE",
             (Mend("imitation.data_free", True),),
         )
-    if data is not None and imitation is not None and imitation.energy > 0:
-        yield from _energy_contradictions(data, imitation)
+    if data is not None and imitation is not None:
+        yield from _distance_contradictions(data, imitation)
     # Rows of policies import torch, which takes a second: only a policy of few parts is worth that.
     if (
         policy is not None
@@ -135,20 +135,15 @@ def _window_contradictions(policy: PolicySection, imitation: ImitationSection) -
         )
 
 
-def _energy_contradictions(data: DataSection, imitation: ImitationSection) -> Iterator[Contradiction]:
-    if data.source in WITHOUT_PICTURES:
-        yield Contradiction(
-            "imitation.energy",
-            f"is a distance to data, and {data.source} bring none: give 0",
-            (Mend("imitation.energy", 0),),
-        )
-    elif imitation.data_free is True:
-        yield Contradiction(
-            "imitation.energy",
-            "is a distance to noised data, and imitation.data_free is true: give 0",
-            (Mend("imitation.energy", 0),),
-            ("imitation.data_free",),
-        )
+def _distance_contradictions(data: DataSection, imitation: ImitationSection) -> Iterator[Contradiction]:
+    for name in imitation.distances:
+        setting = f"imitation.{name}"
+        if data.source in WITHOUT_PICTURES:
+            why = f"is a distance to data, and {data.source} bring none: give 0"
+            yield Contradiction(setting, why, (Mend(setting, 0),))
+        elif imitation.data_free is True:
+            why = "is a distance to noised data, and imitation.data_free is true: give 0"
+            yield Contradiction(setting, why, (Mend(setting, 0),), ("imitation.data_free",))
 
 
 def _offload_contradictions(

@@ -192,6 +192,13 @@ class ImitationSection:
     """Start from noise, in place of noised data; null: where there are no pictures."""
     energy: NonNegative = 0.0
     """Weight of the energy distance between the ends of a student's segments and noised data; 0: none, as published."""
+    moments: NonNegative = 0.0
+    """Weight of the distance between the means and covariances of the same two; 0: none, as published."""
+
+    @property
+    def distances(self) -> tuple[str, ...]:
+        """The distances to data that have a weight."""
+        return tuple(name for name in ("energy", "moments") if getattr(self, name) > 0)
 
 
 @dataclass(frozen=True)

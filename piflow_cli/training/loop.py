@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from ..core.attention import without_cudnn_attention
 from ..core.constants import ImitationConfig
+from ..core.data_distance import distance_of_ends
 from ..core.draws import draw_segment, draw_segments, draw_start
 from ..core.ema import karras_decay, update_average
-from ..core.energy import energy_of_ends
 from ..core.guidance import Guidance
 from ..core.imitation import (
     BeyondImitation,
@@ -183,7 +183,7 @@ def _losses(session: Session, round_: int, generator: torch.Generator, segments:
         drawn = draw_start(batch.shape, config.grid, generator), draw_segment(count, config, generator)
         members = membership(drawn[0].raw, config.grid)
         # Drawn last: a run without it draws what it always drew.
-        other = None if config.energy == 0 else torch.randn(batch.shape, generator=generator)
+        other = torch.randn(batch.shape, generator=generator) if config.compares_data else None
         queries = plan_queries(config, session.guidance, ratio, drawn[1:], drawn[0], sharded=session.sharded)
         needed = (batch.x_0, drawn, members, queries.rows, told, other)
         x_0, drawn, members, rows, told, other = to_device(needed, device, on_host)
@@ -192,19 +192,19 @@ def _losses(session: Session, round_: int, generator: torch.Generator, segments:
         def seen(losses: Tensor) -> None:
             segments.add_samples(losses, members, session.batches.accumulation)
 
-        beyond = None if other is None else _energy(config, x_0, other, members, told)
+        beyond = None if other is None else _distance(config, x_0, other, members, told)
         players = _players(session, told, queries, rows)
         yield data_dependent_loss(*players, x_0, config, ratio, drawn, seen, beyond)
 
 
-def _energy(
+def _distance(
     config: ImitationConfig, data: Tensor, noise: Tensor, members: Tensor, told: Conditioning
 ) -> BeyondImitation:
-    """The weighted energy distance; of samples of one segment, and of one class where classes are told."""
+    """The weighted distances to data; of samples of one segment, and of one class where classes are told."""
     marks = members.to(torch.int64).argmax(dim=0)
     if (classes := told.get(CLASSES)) is not None:
         marks = marks + len(members) * classes
-    return lambda policy, segment: config.energy * energy_of_ends(policy, segment, data, noise, marks, config.substeps)
+    return lambda policy, segment: distance_of_ends(policy, segment, data, noise, marks, config)
 
 
 def _players(

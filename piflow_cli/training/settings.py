@@ -50,10 +50,11 @@ def batch_plan(preset: Preset, processes: int) -> BatchPlan:
             f"a batch of {total} is no multiple of {processes} processes x device_batch_size {device_batch}",
             "choose another: --set optimisation.device_batch_size=N",
         )
-    if preset.imitation.energy > 0 and device_batch == 1:
+    if preset.imitation.distances and device_batch == 1:
+        setting = f"imitation.{preset.imitation.distances[0]}"
         raise UsageError(
-            "imitation.energy compares samples of a batch with one another, and a device has one at a time",
-            "give it several: --set optimisation.device_batch_size=N, or leave it out: --set imitation.energy=0",
+            f"{setting} compares samples of a batch with one another, and a device has one at a time",
+            f"give it several: --set optimisation.device_batch_size=N, or leave it out: --set {setting}=0",
         )
     return BatchPlan(processes, device_batch, total // (processes * device_batch))
 
@@ -71,6 +72,7 @@ def imitation_config(preset: Preset) -> ImitationConfig:
         loss_scale=imitation.loss_scale,
         states_per_query=imitation.states_per_query,
         energy=imitation.energy,
+        moments=imitation.moments,
     )
 
 

@@ -111,7 +111,7 @@ def _imitation(preset: Preset) -> dict[str, str]:
         "trajectory mixing": (
             f"over {imitation.mixing_iterations} iterations" if imitation.mixing_iterations else "none"
         ),
-        **({} if imitation.energy == 0 else {"energy": f"{imitation.energy:g} times the distance to noised data"}),
+        **{name: f"{getattr(imitation, name):g} times the distance to noised data" for name in imitation.distances},
     }
 
 

@@ -1,17 +1,19 @@
-"""The energy distance: against scipy's, its closed forms, and what it says of a policy."""
+"""Distances to data: against scipy's and numpy's, their closed forms, and what they say of a policy."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from piflow_cli.core.energy import APART, energy_distance, energy_of_ends
+from piflow_cli.core.constants import ImitationConfig
+from piflow_cli.core.data_distance import APART, distance_of_ends, energy_distance, moment_distance
 from piflow_cli.core.imitation import Segment
 from piflow_cli.core.policies.dx import DXPolicy
-from piflow_cli.core.timegrid import to_sigma
+from piflow_cli.core.timegrid import TimeGrid, to_sigma
 
 
 def alike(count: int) -> torch.Tensor:
@@ -57,8 +59,10 @@ def test_data_noised_to_the_level_of_the_end_are_what_ends_are_held_against() ->
     policy = DXPolicy(grid, x, raw, segment=0.5, shift=2.0)
     sigma = to_sigma(torch.tensor(0.5, dtype=torch.float64), 2.0).item()
     ends, target = x_0 + sigma * (x - x_0), (1 - sigma) * data + sigma * noise
-    found = energy_of_ends(policy, Segment(x, raw, torch.full_like(raw, 0.5)), data, noise, alike(6), 128)
-    assert found.item() == pytest.approx(energy_distance(ends, target, alike(6)).item(), abs=1e-4)
+    weights = ImitationConfig(TimeGrid(2, 1.0, 2.0), energy=2.0, moments=3.0)
+    found = distance_of_ends(policy, Segment(x, raw, torch.full_like(raw, 0.5)), data, noise, alike(6), weights)
+    expected = 2 * energy_distance(ends, target, alike(6)) + 3 * moment_distance(ends, target)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-4)
     found.backward()
     assert grid.grad is not None and grid.grad.abs().amin() > 0
 
@@ -75,3 +79,32 @@ def test_descending_it_brings_samples_to_the_data_and_keeps_their_spread() -> No
         optimizer.step()
     assert samples.mean().item() == pytest.approx(data.mean().item(), abs=0.1)
     assert samples.std().item() == pytest.approx(data.std().item(), rel=0.15)
+
+
+@given(st.integers(2, 9), st.floats(0.1, 3), st.floats(-2, 2), st.integers(0, 2**16))
+def test_moments_are_numpy_s_where_a_batch_comes_twice_and_its_pairs_are_counted_out(
+    count: int, width: float, offset: float, seed: int
+) -> None:
+    """Pairs of one place are what is added to those of different places in the squares of whole means."""
+    generator = torch.Generator().manual_seed(seed)
+    one, other = (torch.randn(count, 2, 1, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    one = width * one + offset
+    x, y = (batch.flatten(1).numpy() - other.flatten(1).numpy().mean(axis=0) for batch in (one, other))
+    means = np.square(x.mean(axis=0) - y.mean(axis=0)).sum()
+    seconds = np.square(x.T @ x / count - y.T @ y / count).sum()
+    of_places = [(np.sum(a * b, axis=1)) for a, b in ((x, x), (x, y), (y, y))]
+    paired = [np.mean(dot + dot**2) for dot in of_places]
+    whole = means + seconds
+    expected = (count * whole - (paired[0] - 2 * paired[1] + paired[2])) / (count - 1) / 6
+    assert moment_distance(one, other).item() == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_moments_do_not_tell_distributions_apart_that_share_them() -> None:
+    """Signs and a normal distribution have mean 0 and variance 1; half of the width has not."""
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(4_000, 1, 1, 1, generator=generator)
+    signs = torch.randn(4_000, 1, 1, 1, generator=generator).sign()
+    assert moment_distance(signs, normal).item() == pytest.approx(0, abs=0.02)
+    assert moment_distance(signs / 2, normal).item() == pytest.approx(0.75**2, abs=0.1)
+    assert moment_distance(signs + 0.5, normal).item() > 0.25
+    assert energy_distance(signs, normal, alike(4_000)).item() > 0.05

@@ -1,0 +1,87 @@
+"""Distances between the ends of a student's segments and noised data: of distributions, and of their two moments."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .constants import ImitationConfig
+from .imitation import Segment
+from .policies.base import Policy
+from .rollout import rollout
+from .tensors import per_sample, working
+from .timegrid import to_sigma
+
+# Mean square per value that lies between samples of different marks, beside that between their values. Data fill
+# [-1, 1]; so it matters and does not rule.
+APART = 1 / 16
+# The derivative of a root has no bound at 0.
+FLOOR = 1e-6
+
+
+def energy_distance(samples: Tensor, others: Tensor, marks: Tensor) -> Tensor:
+    """2 E|X - Y| - E|X - X'| - E|Y - Y'| (scalar) of two batches (B, C, *S), by pairs of different places, B > 1.
+
+    |.| is a root mean square over values, so that it does not depend on their number. ``marks`` (B,) int64 of both
+    batches, such as classes, belong to what is compared: samples of different ones are sqrt(APART) further apart. It is
+    0 where both batches are of one distribution in the mean over draws, and may be negative in one. Places may be
+    paired between the batches: no sample meets its own. (Szekely and Rizzo, 2013)
+    """
+    differ = (marks.unsqueeze(1) != marks.unsqueeze(0)).to(torch.float32) * APART
+    own, theirs = (working(batch).flatten(1) for batch in (samples, others))
+    return (
+        2 * _mean_distance(own, theirs, differ)
+        - _mean_distance(own, own, differ)
+        - _mean_distance(theirs, theirs, differ)
+    )
+
+
+def moment_distance(samples: Tensor, others: Tensor) -> Tensor:
+    """|mean X - mean Y|^2 + |cov X - cov Y|^2 over the number of values (scalar), of two batches (B, C, *S), B > 1.
+
+    By pairs of different places, with x.y + (x.y)^2 as kernel (Gretton et al., 2012), so that it is 0 where the moments
+    of both distributions are the same in the mean over draws, and may be negative in one. Moments are taken about the
+    mean of ``others``.
+    """
+    own, theirs = (working(batch).flatten(1) for batch in (samples, others))
+    center = theirs.mean(dim=0)
+    own, theirs = own - center, theirs - center
+
+    def kernel(left: Tensor, right: Tensor) -> Tensor:
+        products = left @ right.T
+        return _off_diagonal_mean(products + products.square()) / len(center)
+
+    return kernel(own, own) - 2 * kernel(own, theirs) + kernel(theirs, theirs)
+
+
+def distance_of_ends(
+    policy: Policy, segment: Segment, data: Tensor, noise: Tensor, marks: Tensor, config: ImitationConfig
+) -> Tensor:
+    """How far the ends of a segment, where ``policy`` leads from its start, are from data noised to their level.
+
+    That is the sum of the distances that ``config`` gives weights. ``data`` and ``noise`` are (B, C, *S); ``marks``
+    (B,) int64 tell classes and segments apart. Gradients reach the parameters of the policy through the whole rollout.
+    """
+    lower = segment.raw - segment.length
+    ends = rollout(policy, segment.x, segment.raw, lower, substeps=config.substeps)
+    sigma = per_sample(to_sigma(lower, policy.shift), data)
+    noised = (1 - sigma) * data + sigma * noise.to(data)
+    found = ends.new_zeros((), dtype=torch.float32)
+    if config.energy > 0:
+        found = found + config.energy * energy_distance(ends, noised, marks)
+    if config.moments > 0:
+        found = found + config.moments * moment_distance(ends, noised)
+    return found
+
+
+def _mean_distance(left: Tensor, right: Tensor, differ: Tensor) -> Tensor:
+    """Mean over pairs of different places of the root of a mean square, plus what ``differ`` (B, B) adds to it."""
+    # By products of matrices; of values near one another rounding may leave less than nothing.
+    squares = left.square().sum(1).unsqueeze(1) + right.square().sum(1).unsqueeze(0) - 2 * left @ right.T
+    return _off_diagonal_mean((squares.clamp(min=0) / left.shape[1] + differ + FLOOR).sqrt())
+
+
+def _off_diagonal_mean(of_pairs: Tensor) -> Tensor:
+    """Mean over pairs of different places, of a number (B, B) for each pair."""
+    count = len(of_pairs)
+    return (of_pairs.sum() - of_pairs.diagonal().sum()) / (count * (count - 1))
