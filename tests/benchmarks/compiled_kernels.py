@@ -9,6 +9,7 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from typing import Any
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+
+from piflow_cli.core.kernels import gm_triton_kernels
+from piflow_cli.core.kernels.triton_passes import without_coalescing
 
 RANKS = {"means_strides": 6, "logweights_strides": 6, "x_strides": 5, "src_strides": 5}
 RANKS |= {"grad_means_strides": 6, "grad_logweights_strides": 6}
@@ -65,12 +69,19 @@ class Code:
 
 
 def compiled(
-    kernel: Any, constants: dict[str, Any], warps: int, capability: int, parameters: str = "bf16", integers: str = "17"
+    kernel: Any,
+    constants: dict[str, Any],
+    warps: int,
+    capability: int,
+    parameters: str = "bf16",
+    integers: str = "17",
+    quick: bool = True,
 ) -> Any:
     """A kernel compiled as a launch would; ``integers`` says what all its integers are, which Triton looks at.
 
     ``17``: any number. ``1``: a constant, which has no methods of a tensor. ``16``: it divides them, and the innermost
-    strides are 1, as of contiguous tensors: what tempts Triton to share memory accesses out anew.
+    strides are 1, as of contiguous tensors: what tempts Triton to share memory accesses out anew. ``quick``: without
+    the passes that launches leave out.
     """
     pointers = POINTERS | dict.fromkeys(PARAMETERS, parameters)
     signature, known, hints = {}, {}, {}
@@ -96,7 +107,9 @@ def compiled(
         else:
             signature[name] = FLOATS[name] if name in FLOATS else integer("i32", index)
     source = ASTSource(kernel, signature, constexprs=known, attrs=hints)
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
+    entry_by_entry = kernel.fn.__module__ == gm_triton_kernels.__name__
+    with without_coalescing() if entry_by_entry and quick else nullcontext():
+        return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
 
 
 def code_of(compiled: Any) -> Code:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..policies.gmflow import GMFlowPolicy
 from .gm_triton_kernels import backward_kernel, forward_kernel
 from .layout import Gradients, collapse_positions, marks_of, working_dtype
+from .triton_passes import without_coalescing
 from .triton_tables import COLUMNS, table_kernel, times_of
 
 THREADS = 128  # of a program: one warp for each of the four schedulers of a multiprocessor
@@ -137,7 +138,7 @@ def _launch(
     dropped = marks_of(policy.dropped)
     sizes = program_sizes(*policy.means.shape[1:3], most)
     programs = _programs(sizes, x)
-    with torch.cuda.device_of(x):
+    with torch.cuda.device_of(x), without_coalescing():
         kernel[(x.shape[0] * programs,)](
             *views, policy.means if dropped is None else dropped, table.scalars, table.ends, *results,
             x.shape[0], x.shape[2:].numel(), programs, table.scalars.shape[1], space[1], space[2],

@@ -63,13 +63,17 @@ def small_cases() -> Iterator[Case]:
 
 
 def mixture_cases(integers: str) -> Iterator[Case]:
-    for kernel, (components, channels), capability in MIXTURES[integers]:
-        constants = {"LEGS": 1, "DROPPED": integers == "1"}
-        if kernel is FORWARD:
-            constants |= {"INTEGRATE": True} if integers == "1" else {"LEGS": 4, "DROPPED": True, "INTEGRATE": False}
-        most = gm_triton.FORWARD_MEANS if kernel is FORWARD else gm_triton.BACKWARD_MEANS
-        constants |= gm_triton.program_sizes(components, channels, most)
-        yield Case(kernel, constants, gm_triton.THREADS // gm_triton.WARP, capability)
+    for kernel, shape, capability in MIXTURES[integers]:
+        yield mixture_case(kernel, shape, capability, integers)
+
+
+def mixture_case(kernel: JITFunction, shape: tuple[int, int], capability: int, integers: str) -> Case:
+    constants = {"LEGS": 1, "DROPPED": integers == "1"}
+    if kernel is FORWARD:
+        constants |= {"INTEGRATE": True} if integers == "1" else {"LEGS": 4, "DROPPED": True, "INTEGRATE": False}
+    most = gm_triton.FORWARD_MEANS if kernel is FORWARD else gm_triton.BACKWARD_MEANS
+    constants |= gm_triton.program_sizes(*shape, most)
+    return Case(kernel, constants, gm_triton.THREADS // gm_triton.WARP, capability)
 
 
 def bounds_handed_on(ttir: str) -> set[str]:
@@ -99,6 +103,15 @@ def check_mixture(case: Case, code: Code) -> None:
         assert code.loops[0].instructions <= 2 * 2 * rows * columns, f"{code.loops}"
 
 
+def check_that_nothing_is_lost(case: Case, integers: str) -> None:
+    """Machine code is the same without the passes that launches leave out."""
+    codes = [
+        compiled(case.kernel, case.constants, case.warps, case.capability, integers=integers, quick=quick).asm["cubin"]
+        for quick in (False, True)
+    ]
+    assert codes[0] == codes[1], f"{case}: another machine code without coalescing"
+
+
 def kernels() -> set[str]:
     """Names of the kernels that are launched, as the modules define them."""
     modules = (dx_triton, gm_triton_kernels, momentum_triton, triton_tables)
@@ -119,6 +132,8 @@ def main(integers: str) -> None:
         if case.kernel in (FORWARD, BACKWARD):
             check_mixture(case, code)
         done.add(case.kernel.__name__)
+    for kernel in (FORWARD, BACKWARD):
+        check_that_nothing_is_lost(mixture_case(kernel, (4, 4), 90, integers), integers)
     assert done == kernels(), f"not compiled here: {kernels() - done}"
 
 
