@@ -98,7 +98,7 @@ PARTS = (
     benchmark("rollout", 150, "--rounds", "7"),
     benchmark("overhead", 120, "--rounds", "11"),
     # 24 GB are written and read: the part for which a lent machine may have no time left.
-    benchmark("flux_step", 300, "--precisions", "bf16", "--rounds", "3"),
+    benchmark("flux_step", 300, "--precisions", "bf16", "--rounds", "2"),
     benchmark("eval_throughput", 150),
 )
 

@@ -108,5 +108,7 @@ def test_energy_needs_pictures(tmp_path) -> None:
 def test_a_plan_says_what_the_recipe_adds(cli) -> None:
     plans = [cli("distill", "--teacher", "digits", "--recipe", name, "--dry-run", "--json") for name in PAIR]
     published, best = (json.loads(plan.out)["imitation"] for plan in plans)
-    weight = under("digits", "best").imitation.energy
-    assert best == {**published, "energy": f"{weight:g} times the distance to noised data"}
+    imitation = under("digits", "best").imitation
+    weights = {"energy": imitation.energy, "moments": imitation.moments}
+    told = {name: f"{weight:g} times the distance to noised data" for name, weight in weights.items()}
+    assert best == {**published, **told}
