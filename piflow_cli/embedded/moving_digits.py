@@ -62,12 +62,13 @@ def pictures_of(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def draw(images: Tensor, labels: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Videos (count, 1, FRAMES, SIDE, SIDE) and the places (count,) of their captions among :func:`captions`.
 
-    ``images`` (N, 1, 8, 8) in [-1, 1] and ``labels`` (N,): the digits, which are drawn evenly, as are directions and
-    the tokens where the videos begin. All are on the device of ``generator``.
+    ``images`` (N, 1, 8, 8) in [-1, 1] and ``labels`` (N,): the digits, which are drawn evenly, as are directions. All
+    begin in one place: of videos that begin anywhere a teacher this small draws the digit and not the way. All tensors
+    are on the device of ``generator``.
     """
     random = partial(torch.randint, generator=generator, device=generator.device)
     chosen, direction = random(len(images), (count,)), random(len(DIRECTIONS), (count,))
-    start = STEP * random(SIDE // STEP, (count, 2))
+    start = torch.full((count, 2), STEP, device=generator.device)
     velocity = torch.tensor(list(DIRECTIONS.values()), device=generator.device)[direction]
     return moving(images[chosen], start, velocity), labels[chosen] * len(DIRECTIONS) + direction
 

@@ -42,7 +42,7 @@ LOUDNESS = 4.0
 class MovingRecipe(Schedule):
     """The transformer, of ``heads`` heads of ``head_width``, and the width of the text's tokens."""
 
-    iterations: int = 3_000
+    iterations: int = 7_000
     batch_size: int = 32
     learning_rate: float = 2e-3
     warmup: int = 100

@@ -54,6 +54,10 @@ class Study:
     def prepare(self, arms: Iterable[Arm]) -> None:
         """Make what all students of ``arms`` need; here nothing."""
 
+    def facts(self) -> dict[str, Any]:
+        """What the file says of the study besides its device and seeds."""
+        return {"images": self.images}
+
     def teacher_options(self, arm: Arm) -> tuple[str, ...]:
         """What `piflow distill` is told of the teacher, besides what ``arm`` says."""
         return ("--teacher", self.teacher)

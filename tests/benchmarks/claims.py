@@ -83,7 +83,7 @@ def run(
         found.append(record(claim, measured(claim, study, seeds)))
         print(format_table(rows_of(found[-1]), COLUMNS), flush=True)
         if options.json is not None:
-            facts = {**machine(torch.device(options.device)), "images": options.images, "seeds": seeds}
+            facts = {**machine(torch.device(options.device)), **study.facts(), "seeds": seeds}
             write_json(options.json, {"benchmark": "claims", "teacher": study.teacher, **facts, "claims": found})
     print(json.dumps({one["title"]: one["verdict"] for one in found}, indent=1))
 

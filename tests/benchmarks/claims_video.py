@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -32,7 +33,7 @@ from torch import Tensor
 
 from piflow_cli.core.guidance import Guidance
 from piflow_cli.embedded.moving_digits import FRAMES, SIDE, captions, velocities, velocities_of_captions
-from piflow_cli.embedded.moving_teacher import PROMPTS, MovingRecipe, encoded
+from piflow_cli.embedded.moving_teacher import FACTS, PROMPTS, MovingRecipe, encoded
 from piflow_cli.evaluation.extractors.pixels import Pixels
 from piflow_cli.evaluation.frames import OverFrames
 from piflow_cli.evaluation.metrics.frechet import frechet_distance_of_samples
@@ -96,6 +97,12 @@ class VideoStudy(Study):
         told = ("--output", str(aside), "--iterations", iterations, "--device", self.device)
         subprocess.run([sys.executable, "-m", "piflow_cli.embedded.moving_teacher", *told], check=True)
         aside.rename(self.base)
+
+    def facts(self) -> dict[str, Any]:
+        """With how the teacher was trained."""
+        told = json.loads((self.base / FACTS).read_text())
+        kept = ("recipe", "iterations_done", "seconds", "final_loss", "sittings")
+        return super().facts() | {"training": {name: told[name] for name in kept}}
 
     def teacher_options(self, arm: Arm) -> tuple[str, ...]:
         cache = ("--cache", str(self.runs / "cache"))

@@ -65,7 +65,7 @@ def test_a_digit_begins_where_it_is_told_and_the_rest_is_background() -> None:
     assert video[3, 15, 5:13].equal(picture[0, 0, 0]) and video[3, :7, 5:13].equal(picture[0, 0, 1:])
 
 
-def test_a_few_pictures_of_each_digit_are_drawn_from_tokens_alone() -> None:
+def test_a_few_pictures_of_each_digit_are_drawn_in_one_place_from_tokens_alone() -> None:
     images, labels = pictures_of(*load_digits())
     assert labels.tolist() == [digit for digit in range(10) for _ in range(PICTURES)]
     assert len(images.flatten(1).unique(dim=0)) == 10 * PICTURES
@@ -75,6 +75,8 @@ def test_a_few_pictures_of_each_digit_are_drawn_from_tokens_alone() -> None:
     known = torch.cat([quarters, torch.full_like(quarters[:1], BACKGROUND)])
     found = tokens_of(videos)
     assert (torch.cdist(found, known).amin(dim=1) == 0).all()
+    first = videos[:, 0, 0, STEP : STEP + 8, STEP : STEP + 8]
+    assert (torch.cdist(first.flatten(1), images.flatten(1)).amin(dim=1) == 0).all()
     assert set((places // len(DIRECTIONS)).tolist()) == set(range(10))
 
 
