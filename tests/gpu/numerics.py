@@ -25,7 +25,7 @@ from rollout import worst  # noqa: E402
 
 from piflow_cli.core import kernels, reference, rollout  # noqa: E402
 from piflow_cli.core.decoding import PolicyDecoder  # noqa: E402
-from piflow_cli.core.parameterisations.kinds import parameterisation_of  # noqa: E402
+from piflow_cli.core.parameterisations.kinds import FLOW, parameterisation_of  # noqa: E402
 from piflow_cli.core.policies.base import Policy  # noqa: E402
 from piflow_cli.core.policies.kinds import policy_class  # noqa: E402
 from piflow_cli.core.timegrid import TimeGrid  # noqa: E402
@@ -51,7 +51,7 @@ class Case:
     dtype: torch.dtype = torch.float32
     patch: int | None = None
     large: bool = False
-    predicts: str = "flow"
+    predicts: str = FLOW
 
     @property
     def decoder(self) -> PolicyDecoder:
@@ -148,7 +148,11 @@ def policy_of(case: Case, device: torch.device) -> Policy:
         output.narrow(1 if case.patch is None else -1, width - 1, 1).fill_(LOGSTD)
     x = torch.empty(case.shape, device=device).normal_(generator=draw)
     raw = torch.linspace(1, 0.7, batch, dtype=torch.float64, device=device)
-    return case.decoder.policy(output, case.decoder.pack(x), raw)
+    policy = case.decoder.policy(output, case.decoder.pack(x), raw)
+    if case.predicts == FLOW:
+        return policy
+    # Random noise predictions make velocities of 60 near the noise; those of a student are about 1.
+    return replace(policy, means=policy.means / policy.means.float().std().to(policy.means.dtype))
 
 
 def ends(policy: Policy, samples: slice, dtype: torch.dtype | None = None) -> Policy:
