@@ -50,11 +50,11 @@ def batch_plan(preset: Preset, processes: int) -> BatchPlan:
             f"a batch of {total} is no multiple of {processes} processes x device_batch_size {device_batch}",
             "choose another: --set optimisation.device_batch_size=N",
         )
-    if preset.imitation.distances and device_batch == 1:
-        setting = f"imitation.{preset.imitation.distances[0]}"
+    if (distances := preset.imitation.distances) and device_batch == 1:
+        without = " ".join(f"--set imitation.{name}=0" for name in distances)
         raise UsageError(
-            f"{setting} compares samples of a batch with one another, and a device has one at a time",
-            f"give it several: --set optimisation.device_batch_size=N, or leave it out: --set {setting}=0",
+            f"imitation.{distances[0]} compares samples of a batch with one another, and a device has one at a time",
+            f"give it several: --set optimisation.device_batch_size=N, or leave it out: {without}",
         )
     return BatchPlan(processes, device_batch, total // (processes * device_batch))
 
