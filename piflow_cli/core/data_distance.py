@@ -15,6 +15,10 @@ from .timegrid import to_sigma
 # Mean square per value that lies between samples of different marks, beside that between their values. Data fill
 # [-1, 1]; so it matters and does not rule.
 APART = 1 / 16
+# Of the mean variance, added to all: of values that vary less little can be told from a batch.
+RIDGE = 1 / 100
+# Each more than doubles the least eigenvalue, until it is 1.
+ROUNDS = 20
 # The derivative of a root has no bound at 0.
 FLOOR = 1e-6
 
@@ -37,21 +41,24 @@ def energy_distance(samples: Tensor, others: Tensor, marks: Tensor) -> Tensor:
 
 
 def moment_distance(samples: Tensor, others: Tensor) -> Tensor:
-    """|mean X - mean Y|^2 + |cov X - cov Y|^2 over the number of values (scalar), of two batches (B, C, *S), B > 1.
+    """A Frechet distance to second order over the number of values (scalar), of two batches (B, C, *S), B > 1.
 
-    By pairs of different places, with x.y + (x.y)^2 as kernel (Gretton et al., 2012), so that it is 0 where the moments
-    of both distributions are the same in the mean over draws, and may be negative in one. Moments are taken about the
-    mean of ``others``.
+    That of normal distributions, whose term of covariances is |S^-1/4 (cov X - cov Y) S^-1/4|^2 / 4 where they are
+    near one another: values that hardly vary count as much as those that do. S is the covariance of both batches,
+    RIDGE of its mean variance added. By pairs of different places, with x.y + (x S^-1/2 y)^2 / 4 as kernel (Gretton et
+    al., 2012). S is the same whichever sample is of which batch; so the distance is 0 where both are of one
+    distribution in the mean over draws, and may be negative in one.
     """
-    own, theirs = (working(batch).flatten(1) for batch in (samples, others))
-    center = theirs.mean(dim=0)
-    own, theirs = own - center, theirs - center
-
-    def kernel(left: Tensor, right: Tensor) -> Tensor:
-        products = left @ right.T
-        return _off_diagonal_mean(products + products.square()) / len(center)
-
-    return kernel(own, own) - 2 * kernel(own, theirs) + kernel(theirs, theirs)
+    both = torch.cat([working(batch).flatten(1) for batch in (samples, others)])
+    centred = both - both.detach().mean(dim=0)
+    scaled = _scaled(centred.detach())
+    # S is held fixed: a gradient of its own would answer how the samples are weighed, not where they lie.
+    products = centred @ scaled.T
+    products = products + products.T - products.detach()
+    of_pairs = (centred @ centred.T + products.square() / 4) / centred.shape[1]
+    count = len(samples)
+    own, crossed, theirs = of_pairs[:count, :count], of_pairs[:count, count:], of_pairs[count:, count:]
+    return _off_diagonal_mean(own) - 2 * _off_diagonal_mean(crossed) + _off_diagonal_mean(theirs)
 
 
 def distance_of_ends(
@@ -79,6 +86,31 @@ def _mean_distance(left: Tensor, right: Tensor, differ: Tensor) -> Tensor:
     # By products of matrices; of values near one another rounding may leave less than nothing.
     squares = left.square().sum(1).unsqueeze(1) + right.square().sum(1).unsqueeze(0) - 2 * left @ right.T
     return _off_diagonal_mean((squares.clamp(min=0) / left.shape[1] + differ + FLOOR).sqrt())
+
+
+def _scaled(centred: Tensor) -> Tensor:
+    """Centred samples (N, D) times S^-1/2 (D, D), by the smaller of the two products of ``centred`` with itself."""
+    count, values = centred.shape
+    narrow = values < count
+    products = (centred.T @ centred if narrow else centred @ centred.T) / count
+    ridge = RIDGE * products.diagonal().sum() / values + torch.finfo(products.dtype).tiny
+    root = _inverse_root(products + ridge * _identity(products))
+    return centred @ root if narrow else root @ centred
+
+
+def _inverse_root(matrix: Tensor) -> Tensor:
+    """matrix^-1/2 of a positive definite one, by Newton and Schulz: products alone, so that a GPU is not waited for."""
+    scale = matrix.square().sum().sqrt()
+    identity = _identity(matrix)
+    root, inverse = matrix / scale, identity
+    for _ in range(ROUNDS):
+        step = 1.5 * identity - 0.5 * inverse @ root
+        root, inverse = root @ step, step @ inverse
+    return inverse * scale.rsqrt()
+
+
+def _identity(like: Tensor) -> Tensor:
+    return torch.eye(len(like), dtype=like.dtype, device=like.device)
 
 
 def _off_diagonal_mean(of_pairs: Tensor) -> Tensor:
