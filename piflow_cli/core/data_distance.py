@@ -19,7 +19,7 @@ APART = 1 / 16
 RIDGE = 1 / 100
 # Each more than doubles the least eigenvalue, until it is 1.
 ROUNDS = 20
-# The derivative of a root has no bound at 0.
+# The derivative of a root has no bound at 0, and samples that are all alike have no variance.
 FLOOR = 1e-6
 
 
@@ -93,7 +93,7 @@ def _scaled(centred: Tensor) -> Tensor:
     count, values = centred.shape
     narrow = values < count
     products = (centred.T @ centred if narrow else centred @ centred.T) / count
-    ridge = RIDGE * products.diagonal().sum() / values + torch.finfo(products.dtype).tiny
+    ridge = RIDGE * products.diagonal().sum() / values + FLOOR**2
     root = _inverse_root(products + ridge * _identity(products))
     return centred @ root if narrow else root @ centred
 

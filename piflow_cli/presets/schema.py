@@ -193,7 +193,7 @@ class ImitationSection:
     energy: NonNegative = 0.0
     """Weight of the energy distance between the ends of a student's segments and noised data; 0: none, as published."""
     moments: NonNegative = 0.0
-    """Weight of the distance between the means and covariances of the same two; 0: none, as published."""
+    """Weight of a Frechet distance between the same two, to second order; 0: none, as published."""
 
     @property
     def distances(self) -> tuple[str, ...]:
