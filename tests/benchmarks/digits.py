@@ -1,7 +1,7 @@
 """How close digits students come to the data and to their teacher.
 
     python tests/benchmarks/digits.py [--json FILE] [--iterations N] [--students gm-1,dx-4,...] [--steps 1,2,...]
-                                      [--runs DIR]
+                                      [--recipe NAME] [--set KEY=VALUE] [--seeds 0,1,...] [--runs DIR]
 
 Every row is 1,797 images with the labels of the data set from the noise of seeds 0 to 1796, neither
 clipped nor rounded. Distances are Frechet distances on raw pixels in [-1, 1], or on the features of the
@@ -13,10 +13,12 @@ seconds column.
 from __future__ import annotations
 
 import argparse
+import itertools
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -40,7 +42,17 @@ TEACHER_STEPS = (1, 2, 4, 8, 32, 128)
 BATCH = 128
 CPU = torch.device("cpu")
 STUDENTS = tuple(f"{policy}-{nfe}" for policy in ("gm", "dx", "momentum") for nfe in (1, 2, 4))
-COLUMNS = ("model", "trained_for", "evaluations", "seconds", "to_data", "to_teacher", "squared_distance")
+COLUMNS = (
+    "model",
+    "seed",
+    "trained_for",
+    "evaluations",
+    "seconds",
+    "to_data",
+    "by_classifier",
+    "to_teacher",
+    "squared_distance",
+)
 
 
 class Ruler:
@@ -96,13 +108,20 @@ class Ruler:
         return self.row("teacher, Euler", steps, samples)
 
     def row(
-        self, model: str, evaluations: int, samples: Tensor, seconds: float | None = None, trained: int | None = None
+        self,
+        model: str,
+        evaluations: int,
+        samples: Tensor,
+        seconds: float | None = None,
+        trained: int | None = None,
+        seed: int | None = None,
     ) -> dict:
-        """``trained``: the evaluations that a student was trained for."""
+        """``trained``: the evaluations that a student was trained for; ``seed``: of its training."""
         samples = samples.cpu()
         ours: Moments = moments(samples.flatten(1))
         return {
             "model": model,
+            "seed": seed,
             "trained_for": trained,
             "evaluations": evaluations,
             "seconds": seconds,
@@ -113,8 +132,8 @@ class Ruler:
         }
 
 
-def train(name: str, folder: Path, iterations: int | None) -> float | None:
-    """Distil a student named like gm-1 or dx-4 with the preset's settings; returns the seconds of wall time.
+def train(name: str, folder: Path, settings: Sequence[str], seed: int) -> float | None:
+    """Distil a student named like gm-1 or dx-4 with ``settings`` over the preset's; returns the seconds of wall time.
 
     None where the folder has a student already, which is measured as it is.
     """
@@ -122,27 +141,32 @@ def train(name: str, folder: Path, iterations: int | None) -> float | None:
         return None
     policy, nfe = name.rsplit("-", 1)
     command = [sys.executable, "-m", "piflow_cli", "distill", "--teacher", "digits", "--policy", policy, "--nfe", nfe]
-    command += ["--output", str(folder), "--quiet"]
-    command += ["--iterations", str(iterations)] if iterations is not None else []
+    command += ["--output", str(folder), "--quiet", "--set", f"seed={seed}", *settings]
     started = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - started
 
 
 def measure(
-    students: list[str], iterations: int | None, runs: Path, images: int, steps: tuple[int, ...] = ()
+    students: list[str],
+    settings: Sequence[str],
+    runs: Path,
+    images: int,
+    steps: tuple[int, ...] = (),
+    seeds: tuple[int, ...] = (0,),
 ) -> list[dict]:
-    """A row for each teacher, and for each student as it was trained or at each of ``steps``."""
+    """A row for each teacher, and for each student of each of ``seeds`` as it was trained or at each of ``steps``."""
     ruler = Ruler(load_images(locate("preset:digits/images.safetensors")), images)
     rows = [ruler.teacher_row(steps) for steps in TEACHER_STEPS]
-    for name in students:
-        seconds = train(name, runs / name, iterations)
-        student = open_student(runs / name / "adapter")
+    for name, seed in itertools.product(students, seeds):
+        folder = runs / f"{name}-{seed}"
+        seconds = train(name, folder, settings, seed)
+        student = open_student(folder / "adapter")
         facts = student.facts
         for count in steps or (facts.nfe,):
             samples = sample_student(student, ruler.noise, ruler.conditioning, steps=count)
             title = f"student, {facts.policy} {facts.components}"
-            rows.append(ruler.row(title, count, samples, seconds, facts.nfe))
+            rows.append(ruler.row(title, count, samples, seconds, facts.nfe, seed))
     return rows
 
 
@@ -152,6 +176,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--iterations", type=int, help="of every student; default: the preset's")
     parser.add_argument("--students", default=",".join(STUDENTS), help="policy-nfe names with commas between")
     parser.add_argument("--steps", default="", help="evaluations of every student; default: those it was trained for")
+    parser.add_argument("--recipe", help="of every student; default: the preset's")
+    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE of every student; may come again")
+    parser.add_argument("--seeds", default="0", help="of the trainings, with commas between")
     parser.add_argument("--runs", type=Path, help="keep the runs in this folder")
     parser.add_argument("--images", type=int, default=1797, help="first so many of the 1,797 conditions")
     options = parser.parse_args(arguments)
@@ -159,10 +186,15 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         runs = Path(scratch) if options.runs is None else options.runs
         steps = tuple(int(count) for count in options.steps.split(",") if count)
-        rows = measure(students, options.iterations, runs, options.images, steps)
+        given = {"--iterations": options.iterations, "--recipe": options.recipe}
+        settings = [part for name, value in given.items() if value is not None for part in (name, str(value))]
+        settings += [part for setting in options.set for part in ("--set", setting)]
+        seeds = tuple(int(seed) for seed in options.seeds.split(","))
+        rows = measure(students, settings, runs, options.images, steps, seeds)
     print(format_table(rows, COLUMNS))
     if options.json is not None:
-        write_json(options.json, {**machine(torch.device("cpu")), "images": options.images, "rows": rows})
+        facts = {**machine(torch.device("cpu")), "images": options.images, "settings": settings}
+        write_json(options.json, {**facts, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def assert_as_the_closed_form(policy: MomentumPolicy, shares: tuple[float, ...],
     st.booleans(),
     st.booleans(),
 )
-@settings(max_examples=16)
+@settings(max_examples=6)
 def test_any_shape_equals_the_closed_form_in_float64(sizes, shares, drop, averaged) -> None:
     """With gradients of means, log-weights, log-gammas and, of a rollout, the state."""
     batch, components, channels, space = sizes
@@ -103,7 +103,7 @@ def test_legs_in_one_launch_equal_legs_one_by_one() -> None:
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 8.0])
 @pytest.mark.parametrize("averaged", [False, True])
 def test_float32_is_at_most_twice_as_far_from_float64_as_the_closed_form(scale: float, averaged: bool) -> None:
-    wide = random_momentum(2, 8, 4, (5, 6), raw_src=0.9, shift=3.25)
+    wide = random_momentum(2, 8, 4, (3, 4), raw_src=0.9, shift=3.25)
     narrow = cast(replace(wide, loggammas=wide.loggammas * scale, logweights=wide.logweights * 3), torch.float32)
     exact = cast(narrow, torch.float64)
     there, x = on_device(narrow), narrow.x_src * 1.1
