@@ -10,7 +10,7 @@ import torch
 import yaml
 from diffusers import DiTTransformer2DModel
 from safetensors.torch import save_file
-from tiny_edm2 import SIZES, released, tiny_edm2
+from tiny_edm2 import released, tiny_edm2
 from tiny_presets import SMALL_POLICY, SUMMARY, optimisation
 from tiny_students import facts, tiny_dit
 from torch import nn

@@ -12,9 +12,9 @@ from piflow_cli.teachers.edm2 import folded
 from piflow_cli.teachers.edm2_network import EDM2UNet
 
 SIZES = {
-    "img_resolution": 4,
-    "img_channels": 2,
-    "label_dim": 3,
+    "sample_size": 4,
+    "in_channels": 2,
+    "num_classes": 3,
     "model_channels": 8,
     "channel_mult": [1, 2],
     "num_blocks": 1,

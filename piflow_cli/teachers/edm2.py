@@ -59,7 +59,7 @@ class EDM2Family(ClassConditionalFamily):
         _fields(folder)
         if not any((folder / name).is_file() for name in NAMES):
             raise UsageError(f"there are no weights in {folder}: {BRING}", SAVE)
-        return load_model(EDM2UNet, folder, dtype, low_cpu_mem_usage=False)
+        return load_model(EDM2UNet, folder, dtype)
 
     def outline(self, folder: Path) -> Network:
         with torch.device("meta"):
@@ -81,10 +81,7 @@ class EDM2Family(ClassConditionalFamily):
         return model.emb_noise.out_features
 
     def class_count(self, model: Network) -> int:
-        return model.config.label_dim
-
-    def sample_shape(self, model: Network) -> tuple[int, ...]:
-        return model.config.img_channels, model.config.img_resolution, model.config.img_resolution
+        return model.config.num_classes
 
 
 def folded(tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -22,7 +22,9 @@ from torch.nn import functional as F
 EPS = 1e-4  # added to magnitudes that are divided by
 SILU_MAGNITUDE = 0.596  # of silu(x) for unit normal x
 # Shares of the second of two: class beside noise level, skip beside main path, branch beside what it branches off.
-LABEL, SKIP, BRANCH = 0.5, 0.5, 0.3
+LABEL = 0.5
+SKIP = 0.5
+BRANCH = 0.3
 LARGEST = 256.0  # activation
 
 
@@ -119,9 +121,9 @@ class EDM2UNet(ModelMixin, ConfigMixin):
     """Class-conditional U-Net: (c_in x, c_noise, class) to the residual F of EDM's preconditioning.
 
     Args:
-        img_resolution: side of a picture, which halves from level to level.
-        img_channels: channels C of a picture.
-        label_dim: classes are 0 .. label_dim - 1; the label `label_dim` means "no class".
+        sample_size: side of a picture, which halves from level to level.
+        in_channels: channels C of a picture.
+        num_classes: classes are 0 .. num_classes - 1; the label `num_classes` means "no class".
         model_channels: the unit of widths.
         channel_mult: width of each level, in that unit.
         num_blocks: residual blocks of a level of the encoder; those of the decoder have one more.
@@ -140,9 +142,9 @@ class EDM2UNet(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
-        img_resolution: int = 64,
-        img_channels: int = 3,
-        label_dim: int = 1000,
+        sample_size: int = 64,
+        in_channels: int = 3,
+        num_classes: int = 1000,
         model_channels: int = 192,
         channel_mult: Sequence[int] = (1, 2, 3, 4),
         num_blocks: int = 3,
@@ -153,15 +155,15 @@ class EDM2UNet(ModelMixin, ConfigMixin):
         _check_sizes(self.config)
         widths = [model_channels * times for times in channel_mult]
         embedding = max(widths)
-        self.out_channels, self.label_dim = img_channels, label_dim
+        self.out_channels, self.num_classes = in_channels, num_classes
         self.gradient_checkpointing = False
         self.emb_fourier = Fourier(widths[0])
         self.emb_noise = nn.Linear(widths[0], embedding, bias=False)
-        self.emb_label = nn.Linear(label_dim, embedding, bias=False)
+        self.emb_label = nn.Linear(num_classes, embedding, bias=False)
         self.emb = Embedding()
         self.enc, skips = _encoder(self.config, widths, embedding)
         self.dec = _decoder(self.config, widths, embedding, skips)
-        self.out_conv = convolution(widths[0], img_channels, 3)
+        self.out_conv = convolution(widths[0], in_channels, 3)
 
     def forward(self, hidden_states: Tensor, timestep: Tensor, class_labels: Tensor) -> Tensor:
         """F (B, out_channels, H, W) at c_in x (B, C, H, W), c_noise = ln(s) / 4 (B,) and labels (B,), int64."""
@@ -184,9 +186,9 @@ class EDM2UNet(ModelMixin, ConfigMixin):
     def _embedded(self, timestep: Tensor, class_labels: Tensor) -> Tensor:
         dtype = self.emb_noise.weight.dtype
         # No class is a column that is left out.
-        told = F.one_hot(class_labels, self.label_dim + 1)[:, : self.label_dim].to(dtype)
+        told = F.one_hot(class_labels, self.num_classes + 1)[:, : self.num_classes].to(dtype)
         noise = self.emb_noise(self.emb_fourier(timestep).to(dtype))
-        return self.emb(noise, self.emb_label(math.sqrt(self.label_dim) * told))
+        return self.emb(noise, self.emb_label(math.sqrt(self.num_classes) * told))
 
     def _through(self, block: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:
         if torch.is_grad_enabled() and self.gradient_checkpointing:
@@ -197,13 +199,13 @@ class EDM2UNet(ModelMixin, ConfigMixin):
 
 
 def _check_sizes(config: Any) -> None:
-    for name in ("img_resolution", "img_channels", "label_dim", "model_channels", "num_blocks", "channels_per_head"):
+    for name in ("sample_size", "in_channels", "num_classes", "model_channels", "num_blocks", "channels_per_head"):
         size = getattr(config, name)
         if type(size) is not int or size < 1:
             raise ValueError(f"{name} {size!r} is not a whole number above 0")
     halvings = len(config.channel_mult) - 1
-    if halvings < 0 or config.img_resolution % 2**halvings:
-        raise ValueError(f"img_resolution {config.img_resolution} cannot be halved {halvings} times")
+    if halvings < 0 or config.sample_size % 2**halvings:
+        raise ValueError(f"sample_size {config.sample_size} cannot be halved {halvings} times")
     if wrong := [mult for mult in config.channel_mult if config.model_channels * mult % config.channels_per_head]:
         width = config.model_channels * wrong[0]
         raise ValueError(f"width {width} is not a multiple of channels_per_head {config.channels_per_head}")
@@ -215,11 +217,11 @@ def _heads(config: Any, width: int, side: int) -> int:
 
 def _encoder(config: Any, widths: Sequence[int], embedding: int) -> tuple[nn.ModuleDict, list[int]]:
     """Its blocks, by their published names, and the width of what each gives."""
-    side, given = config.img_resolution, [widths[0]]
+    side, given = config.sample_size, [widths[0]]
     # A channel of ones stands for a bias.
-    blocks = nn.ModuleDict({f"{side}x{side}_conv": convolution(config.img_channels + 1, widths[0], 3)})
+    blocks = nn.ModuleDict({f"{side}x{side}_conv": convolution(config.in_channels + 1, widths[0], 3)})
     for level, width in enumerate(widths):
-        side = config.img_resolution >> level
+        side = config.sample_size >> level
         if level:
             blocks[f"{side}x{side}_down"] = Block(given[-1], given[-1], embedding, 0, True)
             given.append(given[-1])
@@ -234,7 +236,7 @@ def _decoder(config: Any, widths: Sequence[int], embedding: int, skips: list[int
     """Its blocks, by their published names; ``skips``: widths of what the encoder gives."""
     blocks, rest, before = nn.ModuleDict(), list(skips), widths[-1]
     for level, width in reversed(list(enumerate(widths))):
-        side = config.img_resolution >> level
+        side = config.sample_size >> level
         if level == len(widths) - 1:
             heads = before // config.channels_per_head
             blocks[f"{side}x{side}_in0"] = Block(before, before, embedding, heads, False)

@@ -20,7 +20,7 @@ from piflow_cli.teachers import edm2_network as layers
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.base import teacher_velocity
 from piflow_cli.teachers.edm2 import EDM2Family, folded
-from piflow_cli.teachers.folders import outline_folder
+from piflow_cli.teachers.folders import outline_folder, teacher_folder
 
 LABELS = [0, 2]
 NORMAL = torch.special.ndtri((torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000)
@@ -150,7 +150,7 @@ def test_other_tensors_are_refused_by_name(tmp_path, monkeypatch) -> None:
         family_of("edm2").prepare(saved(tmp_path, spoiled), None)
 
 
-@pytest.mark.parametrize("sizes", [{"img_resolution": 6}, {"num_blocks": 0}, {"channels_per_head": 3}])
+@pytest.mark.parametrize("sizes", [{"sample_size": 6}, {"num_blocks": 0}, {"channels_per_head": 3}])
 def test_impossible_sizes_are_refused(sizes: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(sizes))):
         EDM2Family().build({**SIZES, "channel_mult": [1, 2, 2], **sizes})
@@ -165,6 +165,8 @@ def test_a_pickled_program_is_refused_with_what_to_do(cli, tmp_path) -> None:
     assert len(outcome.err.splitlines()) == 2
 
 
-def test_the_preset_asks_for_weights(cli, tmp_path) -> None:
-    outcome = cli("distill", "--teacher", "imagenet64", "--output", str(tmp_path / "run"))
-    assert outcome.code == 2 and "--base FILE" in outcome.err
+def test_an_architecture_alone_asks_for_weights() -> None:
+    family = family_of("edm2")
+    with pytest.raises(UsageError, match="no weights in .*imagenet64") as raised:
+        family.load(teacher_folder(family, load("imagenet64").teacher))
+    assert "--base FILE" in str(raised.value.hint)
