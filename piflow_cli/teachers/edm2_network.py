@@ -77,7 +77,7 @@ class Embedding(nn.Module):
         return mp_sum(noise, label, LABEL)
 
 
-class Block(nn.Module):
+class EDM2Block(nn.Module):
     """A residual block, with attention where ``heads`` is not 0; figure 21.
 
     ``encodes``: whether it is one of the encoder, which projects and normalises before it branches; those of the
@@ -135,7 +135,7 @@ class EDM2UNet(ModelMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ["Block"]
+    _no_split_modules = ["EDM2Block"]
     # Angles of sixteen bits are off by a hundredth of a turn.
     _keep_in_fp32_modules = ["emb_fourier"]
 
@@ -223,11 +223,11 @@ def _encoder(config: Any, widths: Sequence[int], embedding: int) -> tuple[nn.Mod
     for level, width in enumerate(widths):
         side = config.sample_size >> level
         if level:
-            blocks[f"{side}x{side}_down"] = Block(given[-1], given[-1], embedding, 0, True)
+            blocks[f"{side}x{side}_down"] = EDM2Block(given[-1], given[-1], embedding, 0, True)
             given.append(given[-1])
         for index in range(config.num_blocks):
             heads = _heads(config, width, side)
-            blocks[f"{side}x{side}_block{index}"] = Block(given[-1], width, embedding, heads, True)
+            blocks[f"{side}x{side}_block{index}"] = EDM2Block(given[-1], width, embedding, heads, True)
             given.append(width)
     return blocks, given
 
@@ -239,12 +239,12 @@ def _decoder(config: Any, widths: Sequence[int], embedding: int, skips: list[int
         side = config.sample_size >> level
         if level == len(widths) - 1:
             heads = before // config.channels_per_head
-            blocks[f"{side}x{side}_in0"] = Block(before, before, embedding, heads, False)
-            blocks[f"{side}x{side}_in1"] = Block(before, before, embedding, 0, False)
+            blocks[f"{side}x{side}_in0"] = EDM2Block(before, before, embedding, heads, False)
+            blocks[f"{side}x{side}_in1"] = EDM2Block(before, before, embedding, 0, False)
         else:
-            blocks[f"{side}x{side}_up"] = Block(before, before, embedding, 0, False)
+            blocks[f"{side}x{side}_up"] = EDM2Block(before, before, embedding, 0, False)
         for index in range(config.num_blocks + 1):
             heads = _heads(config, width, side)
-            blocks[f"{side}x{side}_block{index}"] = Block(before + rest.pop(), width, embedding, heads, False)
+            blocks[f"{side}x{side}_block{index}"] = EDM2Block(before + rest.pop(), width, embedding, heads, False)
             before = width
     return blocks
