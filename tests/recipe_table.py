@@ -27,7 +27,7 @@ GROUPS = {
     "FLUX.2, FLUX.3, Krea 2, LongCat-Image, Ovis-Image and Z-Image": "flux[23]-.*|krea2|(longcat|ovis)-image|z-image.*",
     "Stable Diffusion": "sd.*",
     "LTX-Video and Wan": "ltx-video|wan.*",
-    "ImageNet": "imagenet-.*",
+    "ImageNet": "imagenet.*",
     "Emoji": "emoji.*",
     "Digits": "digits",
 }

@@ -9,13 +9,15 @@ from pathlib import Path
 import torch
 import yaml
 from diffusers import DiTTransformer2DModel
+from safetensors.torch import save_file
+from tiny_edm2 import released, tiny_edm2
 from tiny_presets import SMALL_POLICY, SUMMARY, optimisation
 from tiny_students import facts, tiny_dit
 from torch import nn
 
 from piflow_cli.students.facts import StudentFacts
 
-FAMILIES = ("dit-epsilon", "dit-v", "dit-edm", "dit-ddpm")
+FAMILIES = ("dit-epsilon", "dit-v", "dit-edm", "dit-ddpm", "edm2")
 CLASSES = 3
 
 
@@ -32,6 +34,8 @@ def released_dit() -> DiTTransformer2DModel:
 
 
 def teacher(family: str) -> nn.Module:
+    if family == "edm2":
+        return tiny_edm2()
     return released_dit() if family == "dit-ddpm" else tiny_dit()
 
 
@@ -43,6 +47,10 @@ def tiny_preset(family: str, folder: Path) -> Path:
     """A preset of the teacher, saved in ``folder`` as it is released; four iterations, two evaluations."""
     model, base = teacher(family), folder / "base"
     model.save_pretrained(base)
+    if family == "edm2":
+        (base / "diffusion_pytorch_model.safetensors").unlink()
+        base /= "edm2.safetensors"
+        save_file(released(), base)
     if family == "dit-ddpm":
         config = json.loads((base / "config.json").read_text())
         (base / "config.json").write_text(json.dumps(config | {"_class_name": "Transformer2DModel"}))

@@ -78,6 +78,7 @@ ROWS = {
         FamilyKind("dit-epsilon", "piflow_cli.teachers.dit_diffusion:EpsilonDiTFamily", CLASS, guided=HALVES),
         FamilyKind("dit-v", "piflow_cli.teachers.dit_diffusion:VDiTFamily", CLASS, guided=HALVES),
         FamilyKind("dit-edm", "piflow_cli.teachers.dit_diffusion:EDMDiTFamily", CLASS, guided=HALVES),
+        FamilyKind("edm2", "piflow_cli.teachers.edm2:EDM2Family", CLASS, guided=HALVES),
         FamilyKind("flux", "piflow_cli.teachers.flux:FluxFamily", TEXT, guided=INPUT),
         FamilyKind("flux-cfg", "piflow_cli.teachers.flux:FluxCfgFamily", TEXT, guided=HALVES),
         FamilyKind("flux-kontext", "piflow_cli.teachers.kontext:FluxKontextFamily", TEXT, guided=INPUT, shown=True),

@@ -223,12 +223,17 @@ def refuse_faults(tensors: Mapping[str, Tensor], model: Callable[[], nn.Module])
     """Raise UsageError where ``tensors`` are not those of ``model``, RunError where they are not finite."""
     with torch.device("meta"):
         expected = {name: value.shape for name, value in model().state_dict().items()}
+    refuse_others(tensors, expected, "class-conditional DiT")
+
+
+def refuse_others(tensors: Mapping[str, Tensor], expected: Mapping[str, torch.Size], what: str) -> None:
+    """As :func:`refuse_faults`, of a model by the shapes that are ``expected``; ``what``: it in words."""
     faults = [f"{name} is missing" for name in expected if name not in tensors]
     faults += [f"{name} is unknown" for name in tensors if name not in expected]
     for name in expected.keys() & tensors.keys():
         if tensors[name].shape != expected[name]:
             faults.append(f"{name} is {tuple(tensors[name].shape)}, not {tuple(expected[name])}")
     if faults:
-        raise UsageError(f"no class-conditional DiT: {few(faults, separator='; ')}", "name another: --base PATH")
+        raise UsageError(f"no {what}: {few(faults, separator='; ')}", "name another: --base PATH")
     if wrong := [name for name, value in tensors.items() if not all_finite(value)]:
         raise RunError(f"values that are not finite in {few(wrong)}", "download it again, or name another: --base PATH")

@@ -31,7 +31,8 @@ from piflow_cli.training import opening
 from piflow_cli.training.loop import Session
 from piflow_cli.weights.locate import network_folder
 
-DEPTHS = {"num_layers": 1, "num_single_layers": 1, "n_layers": 1, "n_refiner_layers": 1}  # of a small model, as wide
+# Of a small model, as wide.
+DEPTHS = {"num_layers": 1, "num_single_layers": 1, "n_layers": 1, "n_refiner_layers": 1, "num_blocks": 1}
 SHARED = ["optimisation.optimizer=adamw"]  # bitsandbytes' own kernels know no fake tensors
 
 

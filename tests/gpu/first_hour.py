@@ -85,6 +85,7 @@ PARTS = (
     step("sdxl"),
     step("sd15"),
     step("imagenet-dit"),
+    step("imagenet64"),
     step("z-image"),
     step("flux2-klein"),
     step("flux2-dev"),

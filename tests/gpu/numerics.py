@@ -64,6 +64,7 @@ SD15, SDXL, SD_PREDICTS = (4, 64, 64), (4, 128, 128), "epsilon-scaled-linear"
 # Raw times at which teachers begin that are no flow models.
 SD = TimeGrid(1, shift=3.2, noisiest=parameterisation_of(SD_PREDICTS).noisiest).start
 DDPM = TimeGrid(1, noisiest=parameterisation_of("epsilon-linear").noisiest).start
+EDM = TimeGrid(1, noisiest=parameterisation_of("edm").noisiest).start
 QUARTER = 1 / 3.5  # the first of four segments, the last of which is half as long
 CASES = (
     Case(
@@ -114,6 +115,7 @@ CASES = (
     Case("DX of emoji", (8, 8, 16, 16), "dx", 10, 1.5, QUARTER, ("emoji-dx",)),
     Case("momentum of emoji", (8, 8, 16, 16), "momentum", 16, 1.5, 0.5, ("emoji-momentum",)),
     Case("ImageNet's DDPM", (3, *IMAGENET), "gm", 32, 1.0, DDPM, ("imagenet-dit",), predicts="epsilon-linear"),
+    Case("ImageNet in pixels", (16, 3, 64, 64), "gm", 8, 1.0, EDM, ("imagenet64",), predicts="edm"),
     Case("Stable Diffusion XL", (1, *SDXL), "gm", 8, 3.2, SD * QUARTER, ("sdxl",), predicts=SD_PREDICTS),
     Case("Stable Diffusion 1.5", (1, *SD15), "gm", 8, 3.2, SD * QUARTER, ("sd15",), predicts=SD_PREDICTS),
     Case("video", (1, 16, 21, 60, 104), "gm", 8, 3.0, QUARTER, ("wan21-1.3b",), dtype=BF16),

@@ -26,6 +26,7 @@ places.share()
 from common import elapsed, machine, write_json  # noqa: E402
 from flux_step import SMALL_SETTINGS  # noqa: E402
 
+from piflow_cli.presets.families import CLASS, conditioning_of  # noqa: E402
 from piflow_cli.presets.resolve import load  # noqa: E402
 from piflow_cli.sampling.denoise import sample_student  # noqa: E402
 from piflow_cli.training.dry_run import outline as dry_run  # noqa: E402
@@ -35,7 +36,7 @@ from piflow_cli.training.rows import take_pending  # noqa: E402
 # Past warm-up and mixing, where a run spends its time.
 ITERATION = 100_000
 ROUNDS = 3
-BATCHES = {"imagenet-fm": 64, "imagenet-dit": 64, "digits": 256}
+BATCHES = {"imagenet-fm": 64, "imagenet-dit": 64, "imagenet64": 32, "digits": 256}
 NARROW = SMALL_SETTINGS | {"data.resolution": 64}
 LONGER = {"axes_lens": [1024, 32, 32]}  # of the tiny Z-Image: its tests have shorter texts than training
 sessions = places.sessions()
@@ -46,7 +47,7 @@ def opened(name: str, device: str, narrow: bool) -> Session:
     if not narrow:
         return sessions.session_of(name, small=True, batch=BATCHES.get(name, 1), device=device)
     preset = load(name)
-    if preset.teacher.family.startswith("dit"):
+    if conditioning_of(preset.teacher.family) == CLASS:
         return sessions.session_of(name, small=True, batch=2, device=device)
     from zoo import ZOO
 

@@ -11,6 +11,7 @@ import torch
 from edit_data import listed_edits, picture
 from fuzz_inputs import WEIGHTS, _files
 from safetensors.torch import load_file, save_file
+from tiny_edm2 import tiny_edm2
 from tiny_pipeline import tokenizer, whole_pipeline
 from tiny_vae import tiny_vae
 from transformers import UMT5Config, UMT5EncoderModel
@@ -38,6 +39,9 @@ def inputs(root: Path, teacher: Path) -> dict[str, Path]:
     for name in ("run2", "run3"):
         files[name] = shutil.copytree(files["run"], root / name)
     files |= {"teacher": teacher, "teacherbase": teacher.parent / "teacher"}
+    files |= {"unetbase": root / "edm2", "program": root / "edm2.pkl"}
+    tiny_edm2().save_pretrained(files["unetbase"])
+    files["program"].touch()
     files["labelled"] = teacher.parent / "images.safetensors"
     files["unfinished"] = shutil.copytree(files["run"], root / "unfinished")
     shutil.rmtree(files["unfinished"] / "adapter")

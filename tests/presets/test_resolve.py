@@ -85,7 +85,7 @@ def test_text_to_image_presets_have_the_figures_of_the_paper(name):
     assert preset.adapter == presets.AdapterSection(rank=256, alpha=256.0, dropout=0.05, base_precision="bf16")
 
 
-CLASS_CONDITIONAL = ("digits", "imagenet-dit", "imagenet-fm", "imagenet-repa", "imagenet-repa-2nfe")
+CLASS_CONDITIONAL = ("digits", "imagenet-dit", "imagenet-fm", "imagenet-repa", "imagenet-repa-2nfe", "imagenet64")
 
 
 @pytest.mark.parametrize("name", available())

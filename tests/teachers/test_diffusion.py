@@ -77,7 +77,7 @@ def test_a_student_starts_with_the_velocity_of_its_teacher(name: str, policy: st
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["dit-v", "dit-edm"])
+@pytest.mark.parametrize("name", ["dit-v", "dit-edm", "edm2"])
 def test_a_student_of_one_point_takes_its_teacher_s_euler_steps(name: str) -> None:
     """Four evaluations of segments of one length, each followed straight on; where a student has its teacher's gain."""
     base, facts = teacher(name), diffusion_facts(name, "dx")
@@ -96,7 +96,7 @@ def test_an_exported_pipeline_draws_what_the_student_does(name: str, tmp_path) -
     assert "noisiest" in (folder / "scheduler" / "policy_scheduler.py").read_text()
 
 
-@pytest.mark.parametrize("name", ["dit-ddpm", "dit-edm"])
+@pytest.mark.parametrize("name", ["dit-ddpm", "dit-edm", "edm2"])
 def test_distil_interrupt_resume_and_sample(cli, name: str, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(ClassConditionalFamily, "beside_steps", 4)
