@@ -26,7 +26,7 @@ UNUSED = "logvar_"  # layers beside the network, of training alone
 OUT_GAIN, OUT = "out_gain", "out_conv.weight"
 GAIN, GAINED = ".emb_gain", ".emb_linear.weight"
 BRING = "the released files are programs, which piflow never runs"
-SAVE = "save the state dict as safetensors, as the page ImageNet of the documentation shows, and name it: --base FILE"
+SAVE = "name its tensors, saved as the page ImageNet of the documentation shows: --base FILE"
 
 
 class EDM2Family(ClassConditionalFamily):

@@ -161,7 +161,7 @@ def test_a_pickled_program_is_refused_with_what_to_do(cli, tmp_path) -> None:
     program.write_bytes(b"\x80\x04.")
     outcome = cli("distill", "--teacher", "imagenet64", "--base", str(program), "--output", str(tmp_path / "run"))
     assert outcome.code == 2 and not (tmp_path / "run").exists()
-    assert "programs, which piflow never runs" in outcome.err and "save the state dict as safetensors" in outcome.err
+    assert "programs, which piflow never runs" in outcome.err and "saved as the page ImageNet" in outcome.err
     assert len(outcome.err.splitlines()) == 2
 
 
