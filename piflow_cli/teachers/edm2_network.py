@@ -177,7 +177,8 @@ class EDM2UNet(ModelMixin, ConfigMixin):
             skips.append(x)
         for name, block in self.dec.items():
             if name.endswith("_up"):
-                x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+                # Autocast has interpolate in float32, and all that follows with it.
+                x = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
             elif "_block" in name:
                 x = mp_cat(x, skips.pop(), SKIP)
             x = self._through(block, x, embedding)
