@@ -53,13 +53,13 @@ class Kandinsky6Family(TextToVideoFamily):
         if taken != given:
             raise UsageError(
                 f"the {self.model_name} in {folder} gives {given} channels for {taken}: it is a student, no teacher",
-                f"sample from it: piflow sample {folder}; or name its teacher: --base PATH",
+                "choose its teacher as the base, or sample from it as from any student",
             )
         if not config["visual_cond"]:
             raise UsageError(
                 f"the {self.model_name} in {folder} has no input for a first frame, which those of the family"
                 f" {self.name} have",
-                "name another base: --base PATH",
+                "choose another base",
             )
         return config
 
