@@ -83,5 +83,5 @@ def _check_sizes(config: Mapping[str, Any], family: TeacherFamily, preset: Prese
         if isinstance(config[key], int) and config[key] != theirs[key]:
             raise UsageError(
                 f"the student has {key} {config[key]}, and the base of the preset {preset.name} has {theirs[key]}",
-                f"name the base of its own teacher in the place of {preset.teacher.base}",
+                "name the base of its own teacher",
             )
