@@ -30,6 +30,10 @@ MODULES = {
     "ovis-image": ("transformer_blocks.0.attn.to_q", "single_transformer_blocks.1.proj_mlp"),
     "ernie-image": ("layers.0.self_attention.to_q", "layers.1.mlp.up_proj"),
     "krea2": ("transformer_blocks.0.attn.to_q", "transformer_blocks.1.ff.gate"),
+    "kandinsky6": (
+        "visual_transformer_blocks.0.video_dec_block.self_attention.to_query",
+        "visual_transformer_blocks.1.video_dec_block.feed_forward.net.2",
+    ),
     "ltx": ("transformer_blocks.0.attn1.to_q", "transformer_blocks.1.ff.net.2"),
     "sana": ("transformer_blocks.0.attn1.to_q", "transformer_blocks.1.attn2.to_k"),
     # A linear layer, a convolution of one pixel in sd15 and a linear layer in sdxl, and one of three.

@@ -26,7 +26,7 @@ GROUPS = {
     "Chroma, ERNIE-Image and Sana": "chroma|ernie-image|sana",
     "FLUX.2, FLUX.3, Krea 2, LongCat-Image, Ovis-Image and Z-Image": "flux[23]-.*|krea2|(longcat|ovis)-image|z-image.*",
     "Stable Diffusion": "sd.*",
-    "LTX-Video and Wan": "ltx-video|wan.*",
+    "Kandinsky 6, LTX-Video and Wan": "kandinsky6|ltx-video|wan.*",
     "ImageNet": "imagenet.*",
     "Emoji": "emoji.*",
     "Digits": "digits",

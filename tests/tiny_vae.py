@@ -58,6 +58,17 @@ def tiny_vae(name: str, factor: int = 8) -> nn.Module:
             latents_mean=[0.5, -1.0, 2.0, 0.0],
             latents_std=[2.0, 3.0, 0.5, 1.0],
         ).eval()
+    if family_of(name).vae_name == "AutoencoderKLHunyuanVideo":
+        return diffusers.AutoencoderKLHunyuanVideo(
+            latent_channels=4,
+            down_block_types=("HunyuanVideoDownBlock3D",) * stages,
+            up_block_types=("HunyuanVideoUpBlock3D",) * stages,
+            block_out_channels=(8,) * stages,
+            layers_per_block=1,
+            norm_num_groups=4,
+            scaling_factor=0.5,
+            spatial_compression_ratio=factor,
+        ).eval()
     blocks = {
         "down_block_types": ["DownEncoderBlock2D"] * stages,
         "up_block_types": ["UpDecoderBlock2D"] * stages,

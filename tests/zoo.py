@@ -60,6 +60,8 @@ class Row:
             return pipeline._patchify_latents(x)
         if self.family == "ltx":
             return pipeline._pack_latents(x)
+        if self.family == "kandinsky6":
+            return x
         if self.family == "flux3-klein":
             # Imported here: the blocks bring language models, which take seconds.
             from diffusers.modular_pipelines.flux3.encoders import Flux3VaeEncoderStep
@@ -81,7 +83,7 @@ class Row:
             return Flux3DecodeStep._unpatchify_latents(latents)
         if self.family == "ltx":
             return pipeline._unpack_latents(latents, *x.shape[2:])
-        if self.unpacks_itself or self.family == "flux2-klein":
+        if self.unpacks_itself or self.family in ("flux2-klein", "kandinsky6"):
             return latents
         factor = () if self.family == "krea2" else (8,)
         return pipeline._unpack_latents(latents, 8 * x.shape[-2], 8 * x.shape[-1], *factor).reshape(x.shape)
@@ -179,6 +181,10 @@ def attended_text(length: int) -> dict[str, Tensor]:
         "prompt_embeds": torch.randn(length, WIDTH, generator=seeded(length)),
         "prompt_attention_mask": torch.ones(length, dtype=torch.bool),
     }
+
+
+def pooled_text(length: int) -> dict[str, Tensor]:
+    return {**attended_text(length), "pooled_prompt_embeds": torch.randn(24, generator=seeded(length))}
 
 
 def fixed_text(length: int) -> dict[str, Tensor]:
@@ -414,6 +420,20 @@ ZOO = {
             "plain",
             attended_text,
             {"guidance_scale": 1.0},
+        ),
+        Row(
+            "kandinsky6",
+            "Kandinsky6Transformer3DModel",
+            dict(
+                in_visual_dim=4, out_visual_dim=4, in_text_dim=WIDTH, in_text_dim2=24, time_dim=16, model_dim=24,
+                ff_dim=32, num_text_blocks=1, num_visual_blocks=2, axes_dims=(4, 4, 4), in_audio_dim=3,
+                out_audio_dim=3, model_dim_a=16, ff_dim_a=20, axes_dims_a=(4, 2, 2), ca_rope=True, cross_gates=True,
+                fix_modulation=True, text_token_padding=True, visual_token_type_num_embeddings=2,
+            ),
+            5.0,
+            "plain",
+            pooled_text,
+            {"guidance_scale": 1.0, "sample_audio": False},
         ),
         Row("wan", "WanTransformer3DModel", WAN, 5.0, "plain", fixed_text, {"guidance_scale": 1.0}),
         Row("wan-ti2v", "WanTransformer3DModel", WAN, 5.0, "plain", fixed_text, {"guidance_scale": 1.0}),

@@ -13,7 +13,8 @@ from .policies.base import Policy
 from .policies.kinds import policy_class
 from .timegrid import to_sigma
 
-PACKED_AXES = 3  # of tokens (B, tokens, W); cells have one more
+PACKED_AXES = 3  # of tokens (B, tokens, W)
+CELL_AXES = 4  # of cells (B, W, rows, columns); tokens of videos (B, frames, rows, columns, W) have one more
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class PolicyDecoder:
 
     ``components``: K of gm or momentum, or N points or coefficients of DX. ``segment``: raw length that a DX policy
     spans. ``patch``: None for outputs (B, W, *S) with channels first, as models with unpatchify inside forward() give
-    them; the number of positions per token for packed outputs (B, tokens, W), or cells (B, W, rows, columns) of them.
+    them; the number of positions per token for packed outputs (B, tokens, W), cells (B, W, rows, columns) of them, or
+    tokens of videos (B, frames, rows, columns, W).
     The policy's own ``layout`` says what an output holds, in order: GM means (k, c), log-weights (k, 1) and one
     log-std, for example. Packed tokens hold means (k, c, position), log-weights (k, position) and so on, and one
     log-std. ``predicts``: the row of :mod:`~piflow_cli.core.parameterisations.kinds` whose predictions stand where
@@ -44,21 +46,25 @@ class PolicyDecoder:
     def unpack(self, sample: Tensor) -> Tensor:
         """A pipeline's state as (B, C, *S); packed tokens (B, tokens, C * patch) get S = (tokens, patch).
 
-        Cells (B, C * patch, rows, columns) get S = (patch, rows, columns).
+        Cells (B, C * patch, rows, columns) get S = (patch, rows, columns), and tokens (B, frames, rows, columns, C *
+        patch) of videos S = (patch, frames, rows, columns).
         """
         if self.patch is None:
             return sample
-        if sample.ndim > PACKED_AXES:
+        if sample.ndim == CELL_AXES:
             return sample.unflatten(1, (-1, self.patch))
-        return sample.unflatten(-1, (-1, self.patch)).movedim(1, 2)
+        apart = sample.unflatten(-1, (-1, self.patch))
+        return apart.movedim(1, 2) if sample.ndim == PACKED_AXES else apart.movedim((-2, -1), (1, 2))
 
     def pack(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """The inverse of :meth:`unpack`, in ``dtype`` or that of ``x``; it copies once at most."""
         dtype = x.dtype if dtype is None else dtype
         if self.patch is None:
             return x.to(dtype)
-        if x.ndim > PACKED_AXES + 1:
+        if x.ndim == CELL_AXES + 1:
             return x.to(dtype).flatten(1, 2)
+        if x.ndim > CELL_AXES + 1:
+            return x.movedim((1, 2), (-2, -1)).to(dtype, memory_format=torch.contiguous_format).flatten(-2)
         return x.movedim(2, 1).to(dtype, memory_format=torch.contiguous_format).flatten(2)
 
     def packed_sum(self, packed: Tensor, x: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
@@ -83,7 +89,7 @@ class PolicyDecoder:
 
     def _split(self, output: Tensor, *parts: tuple[int, int] | None) -> list[Tensor]:
         """Parts (B, k, c, *S) of ``output`` for each (k, c) of a layout; for None one number per sample, (B,)."""
-        axis = 1 if self.patch is None or output.ndim > PACKED_AXES else -1
+        axis = 1 if self.patch is None or output.ndim == CELL_AXES else -1
         positions = 1 if self.patch is None else self.patch
         sizes = [1 if part is None else part[0] * part[1] * positions for part in parts]
         return [self._shaped(value, part) for value, part in zip(output.split(sizes, dim=axis), parts)]
@@ -93,6 +99,7 @@ class PolicyDecoder:
             return value.flatten(1)[:, 0]
         if self.patch is None:
             return value.unflatten(1, part)
-        if value.ndim > PACKED_AXES:
+        if value.ndim == CELL_AXES:
             return value.unflatten(1, (*part, self.patch))
-        return value.unflatten(-1, (*part, self.patch)).movedim(1, 3)
+        apart = value.unflatten(-1, (*part, self.patch))
+        return apart.movedim(1, 3) if value.ndim == PACKED_AXES else apart.movedim((-3, -2, -1), (1, 2, 3))

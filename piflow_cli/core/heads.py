@@ -44,6 +44,8 @@ class HeadSite:
     integer), positional ``input`` or ``keyword``.
     ``sequence_first``: tokens come to the last layer as (tokens, B, D), and leave it so.
     ``unpatchify``: forward() folds tokens into an image of ``model.out_channels`` channels, which must be widened too.
+    ``folds``: forward() folds tokens of rows (c, position), however many c there are: a log-std then has one too for
+    each position.
     ``negated``: the model emits x_0 - eps and whoever calls it negates its whole output, so that log-weights and
     log-std must leave the head negated to arrive as they are. ``channels``: how many of a position's channels, the
     first ones, are predictions; None: all. ``gain``: how much larger in a velocity they are at the noisiest level.
@@ -60,6 +62,7 @@ class HeadSite:
     channels: int | None = None
     gain: float = 1.0
     sequence_first: bool = False
+    folds: bool = False
 
     def predicting(self, projection: Projection) -> Projection:
         """``projection``, or its rows of predictions alone."""
@@ -93,8 +96,9 @@ class HeadSizes:
 class PolicyHead(nn.Module, ABC):
     """The base of all heads: repeated copies of a projection, in either order of rows.
 
-    A new head has ``width`` and ``forward``: tokens (B, tokens, D) → (B, tokens, width), or (B, D, H, W) → (B, width,
-    H, W) where the projection is a convolution, in the order that the layout of its policy states. ``layers`` names its
+    A new head has ``width`` and ``forward``: tokens (B, tokens, D) → (B, tokens, width), or of videos (B, F, H, W, D) →
+    (B, F, H, W, width), or (B, D, H, W) → (B, width, H, W) where the projection is a convolution, in the order that the
+    layout of its policy states. ``layers`` names its
     parts, which stay in full precision whatever the model is stored in, and ``slow`` those of them that learn at a rate
     of their own, the one of log-gammas.
     """

@@ -22,6 +22,7 @@ from ..students.student import Student
 from ..teachers import family_of
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import hub_id, locate
+from ..weights.whole import stays_whole
 from .halves import network_parts
 from .portable import portable
 from .request import DTYPES
@@ -32,7 +33,7 @@ from .standalone.code import (
     transformer_code,
     transformer_module,
 )
-from .weights import base_dtype, merged_weights, own_weights, save_weights, stays_whole
+from .weights import base_dtype, merged_weights, own_weights, save_weights
 
 if TYPE_CHECKING:
     from .request import ExportRequest

@@ -13,10 +13,10 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..core.policies.kinds import head_layers
 from ..core.tensors import all_finite
 from ..errors import RunError
 from ..students.shared_base import View, root
+from ..weights.whole import stays_whole
 from .standalone.policy_model import LORA_A, LORA_B, fused
 
 if TYPE_CHECKING:
@@ -95,20 +95,6 @@ def base_dtype(student: Student) -> torch.dtype:
         for name, value in base.named_parameters()
         if id(value) not in own and value.is_floating_point() and not stays_whole(name, type(base))
     )
-
-
-def is_of_head(name: str) -> bool:
-    """Whether a weight is the policy head's, which always stays in float32."""
-    return any(part in head_layers() for part in name.split("."))
-
-
-def stays_whole(name: str, kind: type[nn.Module]) -> bool:
-    """Whether a weight of a model of class ``kind`` is in float32, whatever the dtype of the rest.
-
-    It is the policy head's, or diffusers opens it in float32 (``_keep_in_fp32_modules`` of the class).
-    """
-    kept = getattr(kind, "_keep_in_fp32_modules", None) or ()
-    return is_of_head(name) or any(part in kept for part in name.split("."))
 
 
 def linear_layers(model: nn.Module) -> set[str]:

@@ -123,6 +123,7 @@ ROWS = {
         FamilyKind("sd3", "piflow_cli.teachers.sd3:StableDiffusion3Family", TEXT, guided=HALVES),
         FamilyKind("sd15", "piflow_cli.teachers.stable_diffusion:StableDiffusionFamily", TEXT, guided=HALVES),
         FamilyKind("sdxl", "piflow_cli.teachers.stable_diffusion:StableDiffusionXLFamily", TEXT, guided=HALVES),
+        FamilyKind("kandinsky6", "piflow_cli.teachers.kandinsky6:Kandinsky6Family", TEXT, guided=HALVES, frame_step=4),
         FamilyKind("ltx", "piflow_cli.teachers.ltx:LTXFamily", TEXT, guided=HALVES, frame_step=8),
         FamilyKind("wan", "piflow_cli.teachers.wan:WanFamily", TEXT, guided=HALVES, frame_step=4),
         FamilyKind("wan-ti2v", "piflow_cli.teachers.wan:WanTI2VFamily", TEXT, guided=HALVES, frame_step=4),

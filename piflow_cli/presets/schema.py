@@ -151,7 +151,7 @@ class DataSection:
     sizes: Sizes = ()
     """The buckets themselves, in place of resolution."""
     frames: Frames | None = None
-    """Frames of a video, 4 n + 1 for Wan, 8 n + 1 for LTX-Video; null: pictures."""
+    """Frames of a video, 4 n + 1 for Wan and Kandinsky 6, 8 n + 1 for LTX-Video; null: pictures."""
     cache: Text | None = None
     """Folder of embeddings and latents; null: piflow in the user's cache folder."""
     offload_text_encoder: Flag = False

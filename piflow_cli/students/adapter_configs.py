@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ OTHER_CONFIG = f"use the {CONFIG_NAME} that was saved with these weights, or dis
 
 def check_architecture(config: Mapping[str, Any], model: Network, family: TeacherFamily) -> None:
     """Raise UsageError where adapter and base differ in a field that both have."""
-    widened = {*_widened_fields(), *family.config_not_published, "out_channels"}
+    widened = {*_widened_fields(), *family.config_not_published, family.output_field, *family.unread_fields}
     for key in sorted(config.keys() - widened):
         theirs = model.config.get(key, config[key])
         if not key.startswith("_") and _plain(theirs) != _plain(config[key]):
@@ -42,14 +42,14 @@ def check_architecture(config: Mapping[str, Any], model: Network, family: Teache
             )
 
 
-def refuse_unknown(config: Mapping[str, Any], kind: type[nn.Module]) -> None:
-    """Raise RunError for fields that a model of the class ``kind`` does not use.
+def refuse_unknown(config: Mapping[str, Any], kind: type[nn.Module], unread: Collection[str] = ()) -> None:
+    """Raise RunError for fields that a model of the class ``kind`` does not use, but those ``unread``.
 
     A config of another class passes.
     """
     if class_of_base(config) != kind.__name__:
         return
-    known = {*inspect.signature(kind.__init__).parameters, *_widened_fields(), *OF_FILES, "out_channels"}
+    known = {*inspect.signature(kind.__init__).parameters, *_widened_fields(), *OF_FILES, *unread, "out_channels"}
     if unknown := sorted(key for key in config if key not in known and not key.startswith("_")):
         raise RunError(f"{CONFIG_NAME} says {', '.join(unknown)}, which a {kind.__name__} has no use for", OTHER_CONFIG)
 
@@ -104,25 +104,26 @@ def widened_config(student: Student) -> dict:
     site = family.head_site(family.network(model))
     published = policy_kind(facts.policy).published
     if published.class_prefix is not None:
-        if "patch_size" in family.config_not_published and config.get("out_channels") is not None:
+        if "patch_size" in family.config_not_published and config.get(family.output_field) is not None:
             # Without a patch size the published classes count the channels of a whole token.
-            config["out_channels"] *= config["patch_size"] ** 2
+            config[family.output_field] *= config["patch_size"] ** 2
         config = {key: value for key, value in config.items() if key not in family.config_not_published}
         config["_class_name"] = published.class_prefix + config["_class_name"]
         config |= published.fields(facts.components, facts.logstd_width, site.patch)
     else:
-        config["out_channels"] = model.out_channels if site.unpatchify else facts.components * _channels(model)
+        wide = model.out_channels if site.unpatchify else facts.components * given_channels(model, family)
+        config[family.output_field] = wide
     return config
 
 
-def _channels(model: Network) -> int:
-    """The channels that a base gives; configs of some classes leave them to the class, others have them alone."""
-    channels = dict(model.config).get("out_channels")
-    return given_channels(model) if channels is None else channels
+def given_channels(model: Network, family: TeacherFamily) -> int:
+    """The channels that a base gives; configs of some classes leave them to the class, others have them alone.
 
-
-def given_channels(model: Network) -> int:
-    """The channels that ``model`` says it gives; one that says nothing, as that of FLUX.3, gives what it takes."""
+    One that says nothing, as that of FLUX.3, gives what it takes.
+    """
+    channels = dict(model.config).get(family.output_field)
+    if channels is not None:
+        return channels
     return model.out_channels if hasattr(model, "out_channels") else model.config.in_channels
 
 
@@ -145,18 +146,19 @@ def base_config(
     if config is None or class_of_base(config) != family.model_name:
         section = load(facts.teacher if teacher is None else teacher).teacher
         return dict(base_outline(on_base(section, *facts.base_at())).config)
-    widened = (*_widened_fields(), "out_channels")
+    field = family.output_field
+    widened = (*_widened_fields(), field, *family.unread_fields)
     base = {key: value for key, value in config.items() if key not in widened} | {"_class_name": class_of_base(config)}
-    if config.get("out_channels") is None:
+    if config.get(field) is None:
         return base
     if not isinstance(family, TextToImageFamily):
         # A head of ours leaves what the network gives besides as it is; DX, whose classes are the bases', does not.
         own = policy_kind(facts.policy).published.class_prefix is not None
-        return base | ({"out_channels": config["out_channels"]} if own else {})
+        return base | ({field: config[field]} if own else {})
     # The inverse of what widened_config() does to them.
     fields, divisor = inspect.signature(family.model_class).parameters, 1
     if policy_kind(facts.policy).published.class_prefix is None:
         divisor = facts.components
     elif "patch_size" in family.config_not_published:
         divisor = fields["patch_size"].default ** 2
-    return base | ({"out_channels": config["out_channels"] // divisor} if "out_channels" in fields else {})
+    return base | ({field: config[field] // divisor} if field in fields else {})

@@ -24,6 +24,7 @@ from ..teachers import family_of
 from ..weights.locate import locate
 from ..weights.quantisation import COMPUTED_IN
 from ..weights.stored import StoredWeights
+from ..weights.whole import stays_whole
 from .adapter_configs import (
     OTHER_CONFIG,
     base_config,
@@ -39,9 +40,11 @@ from .adapter_fit import LORA_A, LORA_B, check_ranks, ranks_of, refuse_misfits
 from .agreement import check_config, check_policy
 from .facts import StudentFacts, has_facts
 from .locate import CONFIG_NAME, WEIGHTS_NAME, StudentFiles
+from .of_diffusers import facts_of_stock
 from .published import facts_of_published, published_names
 from .runs import iterations_asked
 from .shared_base import View, root
+from .stock_settings import settings_beside
 from .student import Student, loaded_student
 from .teacher_loras import check_unquantised, fuse, keep_loras, kept_loras
 
@@ -125,13 +128,13 @@ def load_adapter(
     family = family_of(facts.family, facts.guidance)
     ranks = ranks_of(weights)
     if not ranks:
-        if precision not in (None, "fp32"):
+        if precision not in (None, "fp32", facts.base_precision):
             raise UsageError(
                 f"a base in {precision} is one below adapters, and this student brings all of its weights",
                 "leave --base-precision out",
             )
         student = outlined_student(family, base_config(config, facts, teacher, family), facts, weights)
-        return _trained_in_full(student, config, weights, say)
+        return _trained_in_full(student, config, weights, precision, say)
     check_unquantised(facts.teacher_loras, precision)
     loras = kept_loras(files.weights.parent, facts.teacher_loras)
     place = locate(*facts.base_at(base))
@@ -141,7 +144,7 @@ def load_adapter(
         dtype = getattr(torch, facts.base_dtype)
     model = family.load(place, dtype) if precision is None else family.load_base(place, precision)
     if config is not None:
-        refuse_unknown(config, type(family.network(model)))
+        refuse_unknown(config, type(family.network(model)), family.unread_fields)
         check_architecture(config, model, family)
     check_ranks(ranks, model)
     fuse(model, family, place, loras)
@@ -152,11 +155,25 @@ def load_adapter(
     return student
 
 
+def _hold(student: Student, dtype: torch.dtype) -> None:
+    """Let weights that are still to be filled be in ``dtype``, but for those that stay in float32."""
+    model = root(student.model)
+    for name, value in model.named_parameters():
+        if not stays_whole(name, type(model)):
+            value.data = value.data.to(dtype)
+
+
 def _trained_in_full(
-    student: Student, config: Mapping[str, Any] | None, weights: StoredWeights, say: Callable[[str], None]
+    student: Student,
+    config: Mapping[str, Any] | None,
+    weights: StoredWeights,
+    precision: str | None,
+    say: Callable[[str], None],
 ) -> Student:
+    if precision is not None:
+        _hold(student, COMPUTED_IN[precision])
     if config is not None:
-        refuse_unknown(config, type(student.model))
+        refuse_unknown(config, type(student.model), student.family.unread_fields)
     check_config(config, student, weights, say)
     fill(student, weights)
     return student
@@ -195,6 +212,8 @@ def _facts(
     say: Callable[[str], None],
 ) -> StudentFacts:
     if not has_facts(weights):
+        if (settings := settings_beside(weights.path)) is not None:
+            return facts_of_stock(config, settings, teacher, base, say)
         return facts_of_published(config, weights, teacher, base, say)
     facts = StudentFacts.from_metadata(weights.metadata)
     check_policy(weights, facts, say)

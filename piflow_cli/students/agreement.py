@@ -25,7 +25,7 @@ from .published import told_policy
 from .student import Student
 
 POLICY_KEYS = ("type", "mode", "segment_size", "shift")
-OF_THE_HEAD = ("_class_name", "out_channels")
+CLASS = "_class_name"
 CLOSE = 1e-6  # relative: numbers of metadata went through decimal digits
 
 
@@ -64,7 +64,8 @@ def check_config(
     if config is None:
         return
     ours, own = widened_config(student), has_facts(weights)
-    told = {key: value for key, value in config.items() if is_widened(key) or (own and key in OF_THE_HEAD)}
+    head = (CLASS, student.family.output_field)
+    told = {key: value for key, value in config.items() if is_widened(key) or (own and key in head)}
     wrong = {key: value for key, value in told.items() if key in ours and not _same(value, ours[key])}
     idle = {key: value for key, value in told.items() if key not in ours}
     whose = f"a {student.facts.policy} student of {student.facts.components}"
@@ -78,7 +79,8 @@ def check_config(
 def _check_network(config: Mapping[str, Any], student: Student, say: Callable[[str], None]) -> None:
     teacher = _shipped_config(student.facts)
     # What the head has changed is held against the student, not against its teacher.
-    shared = sorted(key for key in teacher.keys() & config.keys() - set(OF_THE_HEAD) if not key.startswith("_"))
+    head = student.family.output_field
+    shared = sorted(key for key in teacher.keys() & config.keys() - {head} if not key.startswith("_"))
     wrong = {key: config[key] for key in shared if not _same(config[key], teacher[key])}
     _refuse(wrong, teacher, f"a student of {student.facts.teacher}")
     for key, usual in student.family.usual_fields.items():

@@ -11,12 +11,22 @@ from shlex import quote
 from ..errors import PiflowError, UsageError
 from ..presets.folders import available
 from ..presets.places import expanded
-from ..weights.locate import CHECKPOINT_SUFFIXES, COMPONENTS, CONFIGS, LOCAL_COPY, hub_id, locate
+from ..weights.locate import (
+    CHECKPOINT_SUFFIXES,
+    COMPONENTS,
+    CONFIGS,
+    LOCAL_COPY,
+    NETWORK,
+    hub_id,
+    locate,
+    network_folder,
+)
 from ..weights.stored import INDEX_SUFFIX, shards_of
 from ..wording import few, shortened
 from .fused_loras import KEPT
 from .nearby import runs_near
 from .runs import RunFolder, run_of
+from .stock_settings import SETTINGS, is_stock_student
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
@@ -111,7 +121,9 @@ def _local(path: Path, run: bool = False) -> StudentFiles:
             )
         path = folder.adapter
     if (path / PIPELINE_NAME).is_file():
-        raise _pipeline(path)
+        if not is_stock_student(path):
+            raise _pipeline(path)
+        path = network_folder(path)
     if (weights := _only_weights(path)) is not None:
         return _files(weights)
     inside = [folder for folder in sorted(path.iterdir()) if folder.is_dir() and _weights_in(folder)]
@@ -195,7 +207,12 @@ def _on_hub(repository: str, inside: str) -> StudentFiles:
         if name is None
         else (CONFIG_NAME, f"{KEPT}/*", name, name.replace(INDEX_SUFFIX, "").replace(".safetensors", "-*.safetensors"))
     )
-    folder = _fetched(repository, place if name is None else place.parent, only)
+    try:
+        folder = _fetched(repository, place if name is None else place.parent, only)
+    except UsageError:
+        if name is not None or (found := _stock_on_hub(repository, place)) is None:
+            raise
+        folder = found
     weights = _only_weights(folder) if name is None else folder / name
     if weights is None or not weights.is_file():
         raise UsageError(
@@ -203,6 +220,17 @@ def _on_hub(repository: str, inside: str) -> StudentFiles:
             f"{_choices(repository)}look at the files on its page on the Hub",
         )
     return _files(weights)
+
+
+def _stock_on_hub(repository: str, inside: PurePosixPath) -> Path | None:
+    """The network of a whole pipeline of diffusers that is a student, by its scheduler; None where it is none."""
+    place = str(PurePosixPath(repository, inside))
+    try:
+        if not is_stock_student(locate(place, only=(SETTINGS,))):
+            return None
+    except UsageError:
+        return None
+    return network_folder(locate(place, only=(*NETWORK, SETTINGS)))
 
 
 def _fetched(repository: str, inside: PurePosixPath, only: tuple[str, ...]) -> Path:

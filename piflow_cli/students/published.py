@@ -157,7 +157,7 @@ def _preset(
     if published is not None and published[1] in teachers:
         first = load(teachers[published[1]])
     elif config is not None and any(".lora_A." in name for name in weights):
-        first = _first_preset(config, kind)
+        first = first_preset(config, kind)
     else:
         # Class-conditional teachers of one class differ in more than their weights, so none of them is a fair guess.
         raise UsageError(f"{weights.path} does not say how to sample it", NAME_PRESET)
@@ -180,7 +180,11 @@ def _shipped(kind: PolicyKind) -> Iterator[Preset]:
             yield resolve(name, None, [], {"policy.kind": kind.name})
 
 
-def _first_preset(config: Mapping[str, Any], kind: PolicyKind) -> Preset:
+def first_preset(config: Mapping[str, Any], kind: PolicyKind) -> Preset:
+    """The first shipped preset of students of that policy, of the class that ``config`` names.
+
+    Raises UsageError where there is none.
+    """
     for preset in _shipped(kind):
         family, name = family_of(preset.teacher.family), class_of_base(config)
         # Models of one class differ in whether they are told the guidance scale.
@@ -194,14 +198,16 @@ def _head_sizes(
     config: Mapping[str, Any] | None, weights: StoredWeights, kind: PolicyKind, preset: Preset
 ) -> dict[str, int]:
     """Components and width of the log-std network, as the config states them, or else as the tensors show them."""
+    family = family_of(preset.teacher.family)
     try:
         if config is not None and is_ours(config):
             if kind.published.class_prefix is not None:
                 return {fact: config[field] for fact, (field, _) in kind.published.sizes.items()}
-            # Tokens go in and come out as wide as a patch, N times over.
-            return {"components": config["out_channels"] * config.get("patch_size", 1) ** 2 // config["in_channels"]}
+            # Tokens go in and come out as wide as a patch, N times over; latents that are no tokens have no patches.
+            side = config.get("patch_size", 1)
+            positions = side**2 if isinstance(side, int) else 1
+            return {"components": config[family.output_field] * positions // config[family.input_field]}
         model = base_outline(preset.teacher)
-        family = family_of(preset.teacher.family)
         start, network = next(iter(family.networks(model).items()))
         site = family.head_site(network)
         projection, rows = site.projection, outputs_of(site.predicting(network.get_submodule(site.projection)))

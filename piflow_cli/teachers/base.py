@@ -46,6 +46,8 @@ class TeacherFamily(ABC):
         beside_steps: Euler steps of its samples beside a student's, in previews and inspection.
         trained_in_full: dotted paths of linear layers that a student with adapters trains in full, besides the head.
         config_not_published: fields of the base's config that published GM adapters leave out.
+        input_field, output_field: the fields of a config that say how many channels its networks take and give.
+        unread_fields: fields of released configs that their class has no use for.
         usual_fields: values that released networks have in fields of the config which no tensor shows.
         asks_for_dtype: names of modules that ask their first layer for its dtype before they compute.
         embeds_guidance: whether its networks have an input for the guidance scale.
@@ -61,6 +63,9 @@ class TeacherFamily(ABC):
     beside_steps: ClassVar[int]
     trained_in_full: ClassVar[tuple[str, ...]] = ()
     config_not_published: ClassVar[tuple[str, ...]] = ()
+    input_field: ClassVar[str] = "in_channels"
+    output_field: ClassVar[str] = "out_channels"
+    unread_fields: ClassVar[tuple[str, ...]] = ()
     usual_fields: ClassVar[Mapping[str, tuple[float, ...]]] = MappingProxyType({})
     asks_for_dtype: ClassVar[tuple[str, ...]] = ()
     embeds_guidance: ClassVar[bool] = False

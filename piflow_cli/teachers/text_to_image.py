@@ -151,7 +151,7 @@ class TextToImageFamily(TeacherFamily):
 
     def latent_channels(self, config: Mapping[str, Any]) -> int:
         """C of the latents (B, C, H, W) of a model with this config; a network that packs them takes more channels."""
-        return config["in_channels"]
+        return config[self.input_field]
 
     def latent_shape(
         self, config: Mapping[str, Any], size: tuple[int, int], frames: int | None = None

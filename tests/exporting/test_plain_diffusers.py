@@ -24,8 +24,9 @@ from piflow_cli.teachers.text_to_image import TextToImageFamily
 SCRIPT = Path(__file__).parents[1] / "plain_diffusers.py"
 # The stock pipeline of LongCat-Image takes prompts alone: given embeddings it counts prompts, of which there are none.
 # Without accelerate, which is not installed there, diffusers opens no network of Krea 2's class.
-# Nor does it load networks that keep layers in float32 without accelerate, as Wan's.
-PLAIN = [name for name in PIPELINES if name not in ("longcat-image", "krea2", "wan", "wan-ti2v", "wan-a14b")]
+# Nor does it load networks that keep layers in float32 without accelerate, as Wan's and Kandinsky's.
+NOT_PLAIN = ("longcat-image", "krea2", "wan", "wan-ti2v", "wan-a14b", "kandinsky6")
+PLAIN = [name for name in PIPELINES if name not in NOT_PLAIN]
 
 
 @dataclass

@@ -51,7 +51,7 @@ PRESETS = {
     "chroma": 70, "ernie-image": 60, "flux-kontext": 150, "flux3-klein": 60,
     "longcat-image": 30, "ovis-image": 30, "z-image": 20, "z-image-turbo": 15,
     "sd15": 25, "sdxl": 60, "sd35": 60, "sana": 30, "imagenet-dit": 9, "imagenet64": 20, "wan21-1.3b": 60,
-    "wan22-5b": 120, "wan22-a14b": 150, "ltx-video": 150,
+    "wan22-5b": 120, "wan22-a14b": 150, "ltx-video": 150, "kandinsky6": 150,
     "emoji": 10, "emoji-1nfe": 10, "emoji-dx": 10, "emoji-momentum": 10,
 }  # fmt: skip
 WHOLE = 60

@@ -82,6 +82,7 @@ PARTS = (
     step("wan22-5b"),
     step("wan22-a14b"),
     step("ltx-video"),
+    step("kandinsky6"),
     step("sdxl"),
     step("sd15"),
     step("imagenet-dit"),

@@ -122,6 +122,7 @@ CASES = (
     Case("video of two networks", (1, 16, 21, 60, 104), "gm", 8, 9.3333, QUARTER, ("wan22-a14b",), dtype=BF16),
     Case("video of Wan 2.2 TI2V", (1, 48, 31, 44, 80), "gm", 8, 5.0, QUARTER, ("wan22-5b",), dtype=BF16),
     Case("video of LTX-Video", (1, 128, 21, 16, 22), "gm", 8, 18.3, QUARTER, ("ltx-video",), dtype=BF16),
+    Case("DX of Kandinsky 6", (1, 16, 31, 60, 108), "dx", 10, 5.0, 1 / 9.5, ("kandinsky6",), dtype=BF16),
     Case("DX of FLUX", (1, *FLUX), "dx", 10, 3.2, QUARTER, ("flux-dev-dx", "qwen-image-dx")),
     Case("DX of FLUX in bf16, batch 3", (3, *FLUX), "dx", 10, 3.2, QUARTER, dtype=BF16),
     Case("polynomial DX of FLUX", (2, *FLUX), "dx-poly", 4, 3.2, QUARTER),

@@ -37,7 +37,8 @@ def test_the_factor_is_that_of_the_stock_pipeline(row: Row, factor: int, tmp_pat
     # The pipeline of ERNIE-Image counts cells, two latent positions wide.
     cells = 2 if row.family == "ernie-image" else 1
     assert sized.vae_factor == factor
-    stated = {"ltx": "vae_spatial_compression_ratio", **dict.fromkeys(WAN, "vae_scale_factor_spatial")}
+    spatial = dict.fromkeys((*WAN, "kandinsky6"), "vae_scale_factor_spatial")
+    stated = {"ltx": "vae_spatial_compression_ratio", **spatial}
     assert cells * factor == getattr(pipeline, stated.get(row.family, "vae_scale_factor"))
     # The pipelines of Sana, LTX-Video and Wan take multiples of 32 and 16 alone.
     multiple = max({"sana": 32, "ltx": 32, **dict.fromkeys(WAN, 16)}.get(row.family, 0), 2 * factor)
@@ -49,8 +50,8 @@ def test_the_factor_is_that_of_the_stock_pipeline(row: Row, factor: int, tmp_pat
 
 
 LENGTHS = {
-    "ltx": 128, "ovis-image": 256, "ernie-image": 1024, "flux3-klein": 960, "sd3": 256, "sana": 300, "sd15": 77,
-    "sdxl": 77,
+    "ltx": 128, "kandinsky6": 1024, "ovis-image": 256, "ernie-image": 1024, "flux3-klein": 960, "sd3": 256,
+    "sana": 300, "sd15": 77, "sdxl": 77,
 }  # fmt: skip
 
 

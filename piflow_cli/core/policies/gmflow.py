@@ -134,10 +134,12 @@ class GMHead(ComponentHead):
         embedding_dim: int,
         logstd_width: int,
         *,
+        folds: bool = False,
         generator: torch.Generator | None = None,
         **options: Any,
     ) -> None:
         super().__init__(projection, components, patch, channel_major, generator=generator, **options)
+        self.stds = 1 if channel_major and not folds else patch  # for each token, all of one value
         hidden, last = nn.Linear(embedding_dim, logstd_width), nn.Linear(logstd_width, 1)
         self.logstds = nn.Sequential(nn.SiLU(), hidden, nn.SiLU(), last)
         with torch.no_grad():
@@ -154,18 +156,17 @@ class GMHead(ComponentHead):
         if means.ndim == 4:
             logstds = logstds[:, :, None, None].expand(-1, -1, *means.shape[2:])
         else:
-            positions = 1 if self.channel_major else self.patch
-            logstds = logstds.unsqueeze(1).expand(-1, tokens.shape[1], positions)
+            logstds = logstds.unflatten(0, (-1, *[1] * (tokens.ndim - 2))).expand(*tokens.shape[:-1], self.stds)
         return self._joined(means, logweights, logstds)
 
     @classmethod
     def options(cls, site: HeadSite, sizes: HeadSizes, noise: Mapping[str, Any]) -> dict[str, Any]:
-        own = {"embedding_dim": sizes.embedding_dim, "logstd_width": sizes.logstd_width}
+        own = {"embedding_dim": sizes.embedding_dim, "logstd_width": sizes.logstd_width, "folds": site.folds}
         return {**super().options(site, sizes, noise), **own}
 
     @property
     def width(self) -> int:
-        return super().width + (1 if self.channel_major else self.patch)
+        return super().width + self.stds
 
 
 GM = PolicyKind(

@@ -164,7 +164,8 @@ def fits_its_own_class(student: Student) -> bool:
 
 
 def _wide_config(student: Student) -> dict[str, Any]:
-    return plain_config(student) | {"out_channels": student.facts.components * given_channels(root(student.model))}
+    given = given_channels(root(student.model), student.family)
+    return plain_config(student) | {student.family.output_field: student.facts.components * given}
 
 
 def _stock_weights(student: Student) -> Weights:

@@ -19,6 +19,7 @@ from piflow_cli.exporting.formats import merged
 from piflow_cli.exporting.formats.merged import MergedFormat, cast_weights
 from piflow_cli.exporting.request import ExportRequest
 from piflow_cli.exporting.verify import reading_back
+from piflow_cli.weights.whole import is_of_head
 
 
 def test_shards_are_small_and_listed(tmp_path, monkeypatch) -> None:
@@ -56,7 +57,7 @@ def test_fp8_halves_the_linear_weights_and_spares_head_and_norms(tmp_path) -> No
     tensors = load_file(folder / "diffusion_pytorch_model.safetensors")
     stored = {name for name, value in tensors.items() if value.dtype == torch.float8_e4m3fn}
     assert stored == cast_weights(which) and "transformer_blocks.0.attn.to_q.weight" in stored
-    assert not any("norm" in name or weights.is_of_head(name) for name in stored)
+    assert not any("norm" in name or is_of_head(name) for name in stored)
     exact = weights.merged_weights(which)["transformer_blocks.0.ff.net.2.weight"].tensor(torch.float32)
     error = (tensors["transformer_blocks.0.ff.net.2.weight"].float() - exact).abs()
     # Three bits after the leading one; below 2^-6 the steps are even.

@@ -72,9 +72,12 @@ def test_an_export_is_of_a_stock_class_where_one_fits(name, tmp_path) -> None:
     if not without and (name in ("sana", "wan", "wan-ti2v") or which.family.token_positions is not None):
         base = ZOO[name].build()
         assert config["_class_name"] == ZOO[name].model_name and not list(folder.glob("**/*.py"))
-        assert config["out_channels"] == 3 * base.out_channels
-        weight = load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")["proj_out.weight"]
-        assert weight.shape == (3 * base.proj_out.out_features, base.proj_out.in_features)
+        channels = base.config.in_visual_dim if name == "kandinsky6" else base.out_channels
+        assert config[which.family.output_field] == 3 * channels
+        site = ZOO[name].head_site.projection
+        weight = load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")[f"{site}.weight"]
+        projection = base.get_submodule(site)
+        assert weight.shape == (3 * projection.out_features, projection.in_features)
     else:
         assert config["_class_name"].startswith("Policy") and len(list(folder.glob("**/*.py"))) == 1
 

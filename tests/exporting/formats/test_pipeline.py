@@ -30,6 +30,7 @@ from piflow_cli.students.student import student_of
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.latents import latent_decoder
 from piflow_cli.weights.locate import locate
+from piflow_cli.weights.whole import is_of_head
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -151,7 +152,7 @@ def test_a_pipeline_of_wan_ti2v_tells_each_token_its_time_whatever_its_base_stat
 
 # Names of what diffusers opens in float32.
 WAN = ("norm1", "norm2", "norm3", "time_embedder", "scale_shift_table")
-WHOLE = {"krea2": ("norm",), "wan": WAN, "wan-ti2v": WAN, "wan-a14b": WAN}
+WHOLE = {"krea2": ("norm",), "wan": WAN, "wan-ti2v": WAN, "wan-a14b": WAN, "kandinsky6": ("out_layer.modulation.",)}
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
@@ -162,7 +163,7 @@ def test_weights_are_in_the_dtype_that_is_asked_for_and_heads_in_float32(name, d
     own = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
     for network in ZOO[name].components if name in ZOO else ("transformer",):
         for key, value in load_file(folder / network / WEIGHTS).items():
-            kept = weights.is_of_head(key) or any(part in key for part in WHOLE.get(name, ()))
+            kept = is_of_head(key) or any(part in key for part in WHOLE.get(name, ()))
             assert value.dtype == (torch.float32 if kept else own), key
 
 
