@@ -16,11 +16,10 @@ from torch.autograd.function import once_differentiable
 
 from ..policies.dx import DXPolicy
 from .dx_triton_kernels import adjoint_kernel, apply_kernel, map_kernel
-from .layout import LinearMap, collapse_positions, working_dtype
+from .layout import LinearMap, collapse_positions, collapsible, working_dtype
 from .triton_tables import times_of
 
 BLOCK, WARPS = 512, 4  # elements and warps of a program
-MOST_AXES = 4  # of a state: kernels have strides for three besides the batch
 
 
 def linear_map(policy: DXPolicy, raws: list[Tensor], substeps: int, *, averaged: bool) -> LinearMap:
@@ -66,7 +65,7 @@ class _Applied(torch.autograd.Function):
         ctx.grid, ctx.dtypes = torch.empty_like(grid, device="meta"), (x.dtype, x_src.dtype)
         out = x.new_empty(of.gain.shape[1], *x.shape, dtype=working_dtype(grid, x))
         tensors = grid, x, x_src
-        if x.ndim > MOST_AXES:
+        if not collapsible(tensors, (2, 1, 1)):
             tensors = [value.contiguous() for value in tensors]
         space, views = collapse_positions(tensors, (2, 1, 1))
         _launch(apply_kernel, of, (*views, of.gain, of.beta, of.raw_src, out), out, space, views)
@@ -76,7 +75,7 @@ class _Applied(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor):
         of, kept, grad = ctx.of, ctx.grid, grad.contiguous()
-        kept = kept.contiguous() if grad.ndim - 1 > MOST_AXES else kept
+        kept = kept if collapsible([kept], (2,)) else kept.contiguous()
         of_grid = torch.empty_strided(kept.shape, kept.stride(), dtype=kept.dtype, device=grad.device)
         of_x, of_source = (
             grad.new_empty(grad.shape[1:], dtype=dtype) if wanted else None

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+KEPT_AXES = 3  # of space, that kernels step along
+
 
 class Gradients(NamedTuple):
     """Gradients of an integral of velocities, in the shapes and dtypes of the policy's tensors and of the state."""
@@ -43,19 +45,18 @@ def flatten_positions(value: Tensor, space: int) -> Tensor:
     return value.reshape(*value.shape[:space], value.shape[space:].numel())
 
 
+def collapsible(values: Sequence[Tensor], spaces: Sequence[int]) -> bool:
+    """Whether :func:`collapse_positions` can take ``values``."""
+    return len(_merged(values, spaces)) <= KEPT_AXES
+
+
 def collapse_positions(values: Sequence[Tensor], spaces: Sequence[int]) -> tuple[list[int], list[Tensor]]:
     """The same tensors with their axes of space, from ``spaces`` on, as exactly three: (sizes, views).
 
     Axes that follow each other in the memory of all ``values`` become one; at most three may remain.
     """
-    axes: list[tuple[int, tuple[int, ...]]] = []
-    shape = values[0].shape[spaces[0] :]
-    for size, *strides in zip(shape, *(value.stride()[space:] for value, space in zip(values, spaces))):
-        if axes and all(outer == size * inner for outer, inner in zip(axes[-1][1], strides)):
-            axes[-1] = (axes[-1][0] * size, tuple(strides))
-        elif size > 1:
-            axes.append((size, tuple(strides)))
-    axes = [(1, (0,) * len(values))] * (3 - len(axes)) + axes
+    axes = _merged(values, spaces)
+    axes = [(1, (0,) * len(values))] * (KEPT_AXES - len(axes)) + axes
     sizes = [size for size, _ in axes]
     views = [
         value.as_strided(
@@ -64,3 +65,15 @@ def collapse_positions(values: Sequence[Tensor], spaces: Sequence[int]) -> tuple
         for index, (value, space) in enumerate(zip(values, spaces))
     ]
     return sizes, views
+
+
+def _merged(values: Sequence[Tensor], spaces: Sequence[int]) -> list[tuple[int, tuple[int, ...]]]:
+    """Size, and stride in each of ``values``, of the axes that remain where those that can become one do."""
+    axes: list[tuple[int, tuple[int, ...]]] = []
+    shape = values[0].shape[spaces[0] :]
+    for size, *strides in zip(shape, *(value.stride()[space:] for value, space in zip(values, spaces))):
+        if axes and all(outer == size * inner for outer, inner in zip(axes[-1][1], strides)):
+            axes[-1] = (axes[-1][0] * size, tuple(strides))
+        elif size > 1:
+            axes.append((size, tuple(strides)))
+    return axes
