@@ -85,7 +85,7 @@ def test_the_row_of_each_family_says_its_name_and_what_it_is_told():
     from piflow_cli.teachers.text_to_image import TextToImageFamily
 
     bases = {CLASS: ClassConditionalFamily, TEXT: TextToImageFamily}
-    assert len(families()) == 29
+    assert len(families()) == 31
     for name, family in families().items():
         assert family.name == name and issubclass(family, bases[conditioning_of(name)])
     assert conditioning_of("unet") is None and conditioning_of(["dit"]) is None
