@@ -32,7 +32,7 @@ KERNELS = {
 }  # fmt: skip
 ROLLOUTS = ("rollout", "packed rollout", "stochastic rollout", "packed stochastic rollout")
 # Trained in full, with adapters, guided by two halves, and what evaluation computes.
-SOME = ("digits", "flux-dev", "qwen-image", EXTRACTORS)
+SOME = ("digits", "flux-dev", "sd15", EXTRACTORS)
 WINDOWS = {"windows": 7, "windows of several samples": 12}
 needs_cuda_build = pytest.mark.skipif(
     sys.platform != "linux" or find_spec("triton") is None or shutil.which("cc") is None or torch.version.cuda is None,
