@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +42,15 @@ def check_architecture(config: Mapping[str, Any], model: Network, family: Teache
             )
 
 
-def refuse_unknown(config: Mapping[str, Any], kind: type[nn.Module], unread: Collection[str] = ()) -> None:
-    """Raise RunError for fields that a model of the class ``kind`` does not use, but those ``unread``.
+def refuse_unknown(config: Mapping[str, Any], kind: type[nn.Module], family: TeacherFamily) -> None:
+    """Raise RunError for fields that a model of the class ``kind``, of ``family``, does not use.
 
     A config of another class passes.
     """
     if class_of_base(config) != kind.__name__:
         return
-    known = {*inspect.signature(kind.__init__).parameters, *_widened_fields(), *OF_FILES, *unread, "out_channels"}
+    told = {family.output_field, *family.unread_fields}
+    known = {*inspect.signature(kind.__init__).parameters, *_widened_fields(), *OF_FILES, *told}
     if unknown := sorted(key for key in config if key not in known and not key.startswith("_")):
         raise RunError(f"{CONFIG_NAME} says {', '.join(unknown)}, which a {kind.__name__} has no use for", OTHER_CONFIG)
 

@@ -144,7 +144,7 @@ def load_adapter(
         dtype = getattr(torch, facts.base_dtype)
     model = family.load(place, dtype) if precision is None else family.load_base(place, precision)
     if config is not None:
-        refuse_unknown(config, type(family.network(model)), family.unread_fields)
+        refuse_unknown(config, type(family.network(model)), family)
         check_architecture(config, model, family)
     check_ranks(ranks, model)
     fuse(model, family, place, loras)
@@ -173,7 +173,7 @@ def _trained_in_full(
     if precision is not None:
         _hold(student, COMPUTED_IN[precision])
     if config is not None:
-        refuse_unknown(config, type(student.model), student.family.unread_fields)
+        refuse_unknown(config, type(student.model), student.family)
     check_config(config, student, weights, say)
     fill(student, weights)
     return student

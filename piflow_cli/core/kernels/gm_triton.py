@@ -19,13 +19,13 @@ from torch import Tensor
 
 from ..policies.gmflow import GMFlowPolicy
 from .gm_triton_kernels import backward_kernel, forward_kernel
-from .layout import Gradients, collapse_positions, marks_of, working_dtype
+from .layout import Gradients, collapse_positions, collapsible, marks_of, working_dtype
 from .triton_passes import without_coalescing
 from .triton_tables import COLUMNS, table_kernel, times_of
 
 THREADS = 128  # of a program: one warp for each of the four schedulers of a multiprocessor
 WARP = 32
-MOST_AXES = 5  # of a state: kernels have strides for three besides batch and channels
+SPACES = 3, 3, 2, 2  # the first axis of space of means, log-weights, state and source
 # Means that a thread holds at most: of its 255 registers, backward needs as many again for their gradients, and more
 # for what goes with each component and channel.
 FORWARD_MEANS, BACKWARD_MEANS = 128, 32
@@ -101,7 +101,7 @@ def integral_backward(
 
 def _addressable(policy: GMFlowPolicy, x: Tensor) -> tuple[GMFlowPolicy, Tensor]:
     """The same policy and state, copied only where space has more axes than the kernels have strides for."""
-    if x.ndim <= MOST_AXES:
+    if collapsible((policy.means, policy.logweights, x, policy.x_src), SPACES):
         return policy, x
     tensors = {name: getattr(policy, name).contiguous() for name in ("means", "logweights", "x_src")}
     return replace(policy, **tensors), x.contiguous()
@@ -134,7 +134,7 @@ def _launch(
 ) -> None:
     """Launch over blocks of positions; ``results`` are contiguous, ``strided`` lie like means and logweights."""
     inputs = (policy.means, policy.logweights, x, policy.x_src, *strided)
-    space, views = collapse_positions(inputs, (3, 3, 2, 2, 3, 3)[: len(inputs)])
+    space, views = collapse_positions(inputs, (*SPACES, 3, 3)[: len(inputs)])
     dropped = marks_of(policy.dropped)
     sizes = program_sizes(*policy.means.shape[1:3], most)
     programs = _programs(sizes, x)

@@ -56,6 +56,7 @@ def collapse_positions(values: Sequence[Tensor], spaces: Sequence[int]) -> tuple
     Axes that follow each other in the memory of all ``values`` become one; at most three may remain.
     """
     axes = _merged(values, spaces)
+    assert len(axes) <= KEPT_AXES, "kernels have no strides for more axes of space"
     axes = [(1, (0,) * len(values))] * (KEPT_AXES - len(axes)) + axes
     sizes = [size for size, _ in axes]
     views = [

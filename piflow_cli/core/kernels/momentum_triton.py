@@ -15,13 +15,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..policies.momentum import MomentumPolicy
-from .layout import collapse_positions, marks_of, working_dtype
+from .layout import collapse_positions, collapsible, marks_of, working_dtype
 from .momentum_triton_kernels import momentum_adjoint_kernel, momentum_kernel
 from .triton_tables import times_of
 
 ELEMENTS, WARPS = 512, 4  # entries of a state and warps of a program
 FEWEST_POSITIONS = 16  # of a program
-MOST_AXES = 5  # of a state: kernels have strides for three besides batch and channels
 SPACES = (3, 3, 3, 2)  # the first axis of space of means, log-weights, log-gammas and a state
 
 
@@ -58,7 +57,8 @@ class _Momentum(torch.autograd.Function):
         ctx.of, ctx.dtype = of, x.dtype
         ctx.save_for_backward(means, logweights, loggammas)
         out = x.new_empty(of.legs, *x.shape, dtype=working_dtype(means, x))
-        _launch(momentum_kernel, of, (means, logweights, loggammas, x), SPACES, out, LEGS=of.legs)
+        tensors = _addressable((means, logweights, loggammas, x), SPACES)
+        _launch(momentum_kernel, of, tensors, SPACES, out, LEGS=of.legs)
         return out
 
     @staticmethod
@@ -68,15 +68,15 @@ class _Momentum(torch.autograd.Function):
         assert of.legs == 1, "legs are chained where gradients are wanted"
         found = [None, None, None]
         if any(ctx.needs_input_grad[1:4]):
-            inputs = _addressable(inputs, grad.ndim - 1)
+            inputs = _addressable(inputs, SPACES[:3])
             found = [torch.empty_like(value) for value in inputs]
             _launch(momentum_adjoint_kernel, of, (*inputs, *found), SPACES[:3] * 2, grad)
         return None, *found, grad.squeeze(0).to(ctx.dtype) if of.added else None
 
 
-def _addressable(tensors: Sequence[Tensor], axes: int) -> Sequence[Tensor]:
-    """The same tensors, copied only where a state has more ``axes`` than the kernels have strides for."""
-    return tensors if axes <= MOST_AXES else [value.contiguous() for value in tensors]
+def _addressable(tensors: Sequence[Tensor], spaces: Sequence[int]) -> Sequence[Tensor]:
+    """The same tensors, copied only where space has more axes than the kernels have strides for."""
+    return tensors if collapsible(tensors, spaces) else [value.contiguous() for value in tensors]
 
 
 def program_sizes(components: int, channels: int) -> dict[str, int]:
@@ -90,7 +90,7 @@ def _launch(
 ) -> None:
     """Launch over blocks of positions of each sample; of all tensors ``state`` (legs, B, C, *S) is contiguous."""
     means, (batch, positions) = tensors[0], (state.shape[1], state.shape[3:].numel())
-    space, views = collapse_positions(_addressable(tensors, state.ndim - 1), spaces)
+    space, views = collapse_positions(tensors, spaces)
     sizes = program_sizes(*means.shape[1:3])
     blocks = triton.cdiv(positions, sizes["BLOCK"])
     with torch.cuda.device_of(state):

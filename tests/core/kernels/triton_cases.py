@@ -17,6 +17,7 @@ from policy_cases import DEVICE, EXACT, HARD_CASES, cast, dx_policy, gm_policy, 
 from piflow_cli.core import reference
 from piflow_cli.core.draws import draw_dropped
 from piflow_cli.core.kernels import dx, dx_triton, gm, gm_cpu, gm_triton
+from piflow_cli.core.kernels.layout import collapsible
 from piflow_cli.core.policies.gmflow import GMFlowPolicy
 
 
@@ -121,6 +122,15 @@ def test_one_sample_repeated_without_a_copy_is_read_where_it_lies() -> None:
     policy = gm_policy((1, 3, 5), 4).repeated(3)
     assert policy.means.stride(0) == 0
     assert_backends_agree(policy)
+
+
+def test_tokens_of_videos_are_read_where_they_lie() -> None:
+    """Positions of a token beside each other, frames, rows and columns apart: four axes of space, of two strides."""
+    policy = gm_policy((1, 2, 4, 2, 3, 2), 2)
+    tokens = policy.means.movedim((1, 2, 3), (-3, -2, -1)).contiguous()
+    means = tokens.movedim((-3, -2, -1), (1, 2, 3))
+    assert collapsible([means], (3,)) and not means.is_contiguous()
+    assert_backends_agree(replace(policy, means=means), 4)
 
 
 def test_more_than_three_strided_axes_of_space_are_copied() -> None:
