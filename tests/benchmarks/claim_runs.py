@@ -23,6 +23,7 @@ import torch
 from claim_table import Arm
 from common import write_json
 from digits import Ruler
+from study_file import add_keep
 
 from piflow_cli.app import main
 from piflow_cli.data.labelled_images import load_images
@@ -165,6 +166,7 @@ def add_options(parser: argparse.ArgumentParser, only: str, most: int) -> None:
     parser.add_argument("--device", default="cpu", help="of trainings and samplings")
     parser.add_argument("--jobs", type=int, default=1, help="students made beside each other, on a thread each")
     parser.add_argument("--json", type=Path, help="also write all figures, versions and machine here")
+    add_keep(parser)
 
 
 def asked_for(parser: argparse.ArgumentParser, only: str | None, known: Collection[str]) -> list[str]:

@@ -7,7 +7,7 @@ Those on the emoji teacher are claims_emoji.py's, those on teachers that are no 
 claim_table.py says which claim compares which students, and where the paper makes it. Each student is distilled by
 `piflow distill --teacher digits`, once for each seed, and looked at by `piflow inspect-policy`; distances are those of
 digits.py. RUNS keeps students and figures, and a program that was stopped goes on. The file is written after every
-claim.
+claim; with --keep it keeps its other claims, so that a study may be measured in parts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import torch
 from claim_runs import Measured, Study, add_options, asked_for, make_all, seeds_of
 from claim_table import CLAIMS, Claim
 from claim_verdicts import judge, verdict
-from common import machine, write_json
+from common import machine
+from study_file import StudyFile
 
 from piflow_cli.console import format_table
 
@@ -38,14 +39,20 @@ def measured(claim: Claim, study: Study, seeds: list[int]) -> dict[str, list[Mea
     return found
 
 
+def words(claim: Claim) -> dict[str, Any]:
+    return {"number": claim.number, "title": claim.title, "where": claim.where, "says": claim.says}
+
+
+def named(found: dict[str, Any]) -> str:
+    """What a claim is known by in the file."""
+    return f"claim {found['number']}, {found['title']}: {found['says']}"
+
+
 def record(claim: Claim, figures: dict[str, list[Measured]]) -> dict[str, Any]:
     """What the file has of one claim: its words, the figures of every student and seed, and what follows."""
     comparisons = [judge(one, figures) for one in claim.comparisons]
     return {
-        "number": claim.number,
-        "title": claim.title,
-        "where": claim.where,
-        "says": claim.says,
+        **words(claim),
         "verdict": verdict(comparisons),
         "comparisons": [asdict(one) for one in comparisons],
         "arms": {
@@ -76,15 +83,18 @@ def run(
     asked = [claim for number in numbers for claim in claims if str(claim.number) == number]
     arms = [(arm, claim.inspects) for claim in asked for arm in claim.arms.values()]
     study.prepare(arm for arm, _ in arms)
+    facts = {**machine(torch.device(options.device)), **study.facts(), "seeds": seeds}
+    head = {"benchmark": "claims", "teacher": study.teacher, **facts}
+    file = StudyFile(options.json, head, "claims", named, [named(words(claim)) for claim in claims])
+    if options.keep:
+        file = file.keeping(parser, [named(words(claim)) for claim in asked])
     if options.jobs > 1:
         make_all(study, arms, seeds, options.jobs)
     found: list[dict[str, Any]] = []
     for claim in asked:
         found.append(record(claim, measured(claim, study, seeds)))
         print(format_table(rows_of(found[-1]), COLUMNS), flush=True)
-        if options.json is not None:
-            facts = {**machine(torch.device(options.device)), **study.facts(), "seeds": seeds}
-            write_json(options.json, {"benchmark": "claims", "teacher": study.teacher, **facts, "claims": found})
+        file.write(found)
     print(json.dumps({one["title"]: one["verdict"] for one in found}, indent=1))
 
 

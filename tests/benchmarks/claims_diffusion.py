@@ -72,8 +72,6 @@ class DiffusionStudy(Study):
             PREDICTS[family],
             "--iterations",
             iterations,
-            "--device",
-            self.device,
         )
         aside.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "piflow_cli.embedded.digits_teacher", *told, "--device", self.device]

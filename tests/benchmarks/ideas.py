@@ -6,7 +6,7 @@ Cost is the number of network evaluations of the whole training, a student's bac
 `metrics.jsonl` counts them: an idea whose iterations take more has fewer of them. Students are distilled by
 `piflow distill --teacher digits`, under a variant of idea_variants.py where the idea is no setting, and measured by
 digits.py's distances; RUNS keeps both. Intervals are those of the claims. What loses stays in the table. The file is
-written after every idea.
+written after every idea; with --keep it keeps its other rows, so that a study may be measured in parts.
 
 An idea that trains on what a distance measures may win by it and make worse pictures. So two distances judge: on
 pixels, and on the features of the shipped classifier, which no training sees.
@@ -23,8 +23,9 @@ import torch
 from claim_runs import Measured, Study, add_options, asked_for, make_all, seeds_of
 from claim_table import Comparison
 from claim_verdicts import Judged, judge
-from common import machine, write_json
+from common import machine
 from idea_table import IDEAS, Idea, cost, resolved
+from study_file import StudyFile
 
 from piflow_cli.console import format_table
 
@@ -52,10 +53,18 @@ def against(found: Found, base: Found) -> list[Judged]:
     return [judge(Comparison(found.idea.name, base.idea.name, figure), figures) for figure in JUDGES]
 
 
+def told(idea: Idea) -> dict[str, Any]:
+    return {"idea": idea.name, "settings": idea.told}
+
+
+def named(found: dict[str, Any]) -> str:
+    """What a row is known by: a name whose settings have changed means something else."""
+    return " ".join((found["idea"], *found["settings"]))
+
+
 def row(found: Found, base: Found) -> dict[str, Any]:
     return {
-        "idea": found.idea.name,
-        "settings": found.idea.told,
+        **told(found.idea),
         "evaluations": found.idea.evaluations,
         "besides": found.idea.besides,
         "iterations": resolved(found.idea.arm.settings).optimisation.iterations,
@@ -95,17 +104,15 @@ def main(arguments: list[str] | None = None) -> None:
     names = asked_for(parser, options.only, [idea.name for idea in IDEAS])
     asked = [idea for name in names for idea in IDEAS if idea.name == name]
     study = Study(options.runs, options.iterations, options.images, options.device)
+    facts = {**machine(torch.device(options.device)), **study.facts(), "seeds": seeds, "evaluations": cost()}
+    head = {"benchmark": "ideas", "teacher": study.teacher, **facts}
+    file = StudyFile(options.json, head, "rows", named, [named(told(idea)) for idea in IDEAS])
+    if options.keep:
+        file = file.keeping(parser, [named(told(idea)) for idea in asked])
     rows: list[dict[str, Any]] = []
     for found in measure(asked, study, seeds, options.jobs):
         rows.append(found)
-        if options.json is not None:
-            facts = {
-                **machine(torch.device(options.device)),
-                "images": options.images,
-                "seeds": seeds,
-                "evaluations": cost(),
-            }
-            write_json(options.json, {"benchmark": "ideas", "teacher": "digits", **facts, "rows": rows})
+        file.write(rows)
     print(format_table([line(found) for found in rows], COLUMNS))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from claim_runs import Study
 from claim_table import Arm
 from idea_table import BASE, IDEAS, Idea, cost, resolved
+from study_file import StudyFile
 
 from piflow_cli.training.settings import network_evaluations
 
@@ -91,6 +93,46 @@ def test_what_there_is_not_is_not_left_out_in_silence(program, tmp_path: Path, c
     with pytest.raises(SystemExit):
         program.main(["--runs", str(tmp_path), "--only", "bset"])
     assert "--only bset: there is none; known: " in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+ROWS = [{"idea": "energy 8", "settings": ["imitation.energy=8"]}, {"idea": "best", "settings": ["recipe=best"]}]
+HEAD = {"benchmark": "ideas", "date": "2026-01-02", "seeds": [0, 1]}
+
+
+def study_file(path: Path | None, **head) -> StudyFile:
+    return StudyFile(path, HEAD | head, "rows", ideas.named, [ideas.named(ideas.told(idea)) for idea in IDEAS])
+
+
+def test_a_study_measured_in_parts_keeps_what_is_not_measured_anew(tmp_path: Path) -> None:
+    file = study_file(tmp_path / "ideas.json")
+    file.write(ROWS)
+    later = study_file(file.path, date="2026-01-03").keeping(argparse.ArgumentParser(), [ideas.named(ROWS[1])])
+    assert list(later.kept) == [ROWS[0]]
+    later.write([ROWS[1] | {"iterations": 7}])
+    # In the order of the table, with the day of the last part.
+    assert json.loads((tmp_path / "ideas.json").read_text()) == {
+        **HEAD,
+        "date": "2026-01-03",
+        "rows": [ROWS[1] | {"iterations": 7}, ROWS[0]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        (None, "--keep needs --json with a file that is there"),
+        ({**HEAD, "claims": []}, "has no rows"),
+        ({**HEAD, "seeds": [0, 1, 2], "device": "cuda", "rows": []}, "differs in seeds, device"),
+        ({**HEAD, "rows": [{"idea": "best", "settings": ["imitation.energy=3"]}]}, "best imitation.energy=3"),
+    ],
+)
+def test_figures_of_another_study_are_not_kept(there, said, tmp_path: Path, capsys) -> None:
+    path = tmp_path / "ideas.json"
+    if there is not None:
+        path.write_text(json.dumps(there))
+    with pytest.raises(SystemExit):
+        study_file(path).keeping(argparse.ArgumentParser(), [])
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.long
