@@ -32,9 +32,7 @@ def test_the_kernels_equal_their_twins(name: str) -> None:
     run(
         "-m",
         "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
+        *("-n", "0", "-p", "no:cacheprovider"),
         cases,
         TRITON_INTERPRET="0" if torch.cuda.is_available() else "1",
     )
