@@ -31,8 +31,8 @@ KERNELS = {
     "momentum_kernel", "momentum_adjoint_kernel",
 }  # fmt: skip
 ROLLOUTS = ("rollout", "packed rollout", "stochastic rollout", "packed stochastic rollout")
-# Trained in full, with adapters, guided by two halves, and what evaluation computes.
-SOME = ("digits", "flux-dev", "sd15", EXTRACTORS)
+# Trained in full, with adapters, guided by two halves and no flow model, and what evaluation computes.
+SOME = ("digits", "flux-dev", "imagenet-dit", EXTRACTORS)
 WINDOWS = {"windows": 7, "windows of several samples": 12}
 needs_cuda_build = pytest.mark.skipif(
     sys.platform != "linux" or find_spec("triton") is None or shutil.which("cc") is None or torch.version.cuda is None,
