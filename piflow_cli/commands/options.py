@@ -144,7 +144,7 @@ OPTIMISATION, MEMORY, SAMPLING, OUTPUT = "Optimisation", "Memory", "Sampling", "
 
 
 # What stands for the value of such an option in the help.
-OF_PATHS = ("DIR", "FILE", "PATH", "PATH[:SCALE]", "SOURCE", "STUDENT", "RUN", "A B", "WHAT", "FOLDER")
+OF_PATHS = ("DIR", "FILE", "PATH", "PATH[:SCALE]", "PICTURE", "SOURCE", "STUDENT", "RUN", "A B", "WHAT", "FOLDER")
 
 
 def examples(*rows: tuple[str, str], closing: str) -> str:

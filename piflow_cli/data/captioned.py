@@ -14,6 +14,7 @@ from ..wording import few
 from .captions import METADATA, pictures_of_folder
 from .picture import Picture, TextKind, caption_of, captions
 from .picture_folders import files_below
+from .pictures import Unreadable
 from .places import NAME_CAPTIONED, require_captioned, require_videos
 from .rows import IMAGE_OPTION, TEXT_OPTION, naming, open_dataset
 from .sample_kinds import OF_PICTURES, OF_VIDEOS, SampleKind, kind_of
@@ -121,7 +122,9 @@ def _of_dataset(source: str, section: DataSection) -> list[Picture]:
     encoded = dataset.select_columns([section.image_column]).cast_column(section.image_column, Pictures(decode=False))
 
     def read(row: int) -> bytes:
-        value: dict[str, Any] = encoded[row][section.image_column]
+        value: dict[str, Any] | None = encoded[row][section.image_column]
+        if value is None:
+            raise Unreadable("there is none in this row")
         return value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
 
     return [Picture(f"{source}[{row}]", caption_of(caption), partial(read, row)) for row, caption in enumerate(texts)]

@@ -53,15 +53,17 @@ def _check_repository(repository: str) -> None:
 
 
 def is_of_export(path: Path) -> bool:
-    """Whether `piflow export` wrote an entry of its output folder: the card, or what the list of files names."""
+    """Whether `piflow export` wrote an entry of its output folder: the card, or what the list of files names.
+
+    A card without a list proves nothing: whoever clones a student's repository keeps files of their own beside it.
+    """
     card = path.with_name(CARD_NAME)
     if not card.is_file() or f"- {TAG}\n" not in card.read_text(encoding="utf-8", errors="replace"):
         return False
     try:
         names = read_manifest(path.parent)
     except (OSError, ValueError):
-        # piflow 0.1 wrote no list.
-        return True
+        return False
     if not path.is_dir():
         return path.name in (CARD_NAME, MANIFEST, *names)
     below = (found.relative_to(path.parent).as_posix() for found in path.rglob("*") if not found.is_dir())

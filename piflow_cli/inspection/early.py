@@ -49,7 +49,8 @@ def _check_count(request: InspectRequest) -> None:
     """Refuse more pictures than a report can show, before any is made."""
     if request.seeds is None:
         return
-    prompts = len(request.prompts) if request.prompts_from is None else len(read_prompts(request.prompts_from))
+    given = request.prompts_from
+    prompts = len(request.prompts if given is None else read_prompts(given, request.text_column))
     if (total := len(request.seeds) * max(1, prompts)) > MOST_SEEDS:
         raise UsageError(
             f"--seeds: that makes {total:,} pictures, and a report has room for {MOST_SEEDS}",

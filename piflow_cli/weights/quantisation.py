@@ -18,6 +18,7 @@ from .visiting import visit
 COMPUTED_IN = {"fp32": torch.float32, **dict.fromkeys(("bf16", "fp8", *BITSANDBYTES), torch.bfloat16)}
 OURS = (r"\.lora_", r"\.variants\.")  # paths of adapters, and of heads and copies
 STORED_AS = torch.float8_e4m3fn
+CASTING = "layerwise_casting"  # the hook of diffusers by which layers are stored so
 LAYERS = (nn.Linear,)  # what is widened while it computes
 # Their backward pass asks for the weight itself, which is narrow again by then.
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -64,7 +65,7 @@ def quantised_loading(precision: str, keep: Iterable[str]) -> dict[str, Any]:
 def store_in_fp8(model: nn.Module, keep: Iterable[str], computes_in: torch.dtype | None = None) -> None:
     """Store the linear layers of ``model``, except those at ``keep``, in 8-bit floats, cast back while they compute.
 
-    Convolutions keep their bits.
+    Convolutions keep their bits, and what is stored so already stays so.
 
     ``computes_in``: the dtype that they are cast to, that of the model itself where none is given. What the model's
     class marks as delicate stays as it is too, and so do the adapters and heads that it carries: peft would give
@@ -72,10 +73,14 @@ def store_in_fp8(model: nn.Module, keep: Iterable[str], computes_in: torch.dtype
     """
     from diffusers.hooks import apply_layerwise_casting
 
+    def spared(layer: nn.Module) -> bool:
+        hooks = getattr(layer, "_diffusers_hook", None)
+        return isinstance(layer, CONVOLUTIONS) or (hooks is not None and hooks.get_hook(CASTING) is not None)
+
     own = next(value.dtype for name, value in model.named_parameters() if not _ours(name))
     dtype = own if computes_in is None else computes_in
-    spared = [*keep, *(path for path, layer in model.named_modules() if isinstance(layer, CONVOLUTIONS))]
-    apply_layerwise_casting(model, STORED_AS, dtype, skip_modules_pattern=(*delicate(model, spared), *OURS))
+    left = [*keep, *(path for path, layer in model.named_modules() if spared(layer))]
+    apply_layerwise_casting(model, STORED_AS, dtype, skip_modules_pattern=(*delicate(model, left), *OURS))
 
 
 def compute_in_float32(model: nn.Module, asked: Collection[str] = ()) -> None:

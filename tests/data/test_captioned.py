@@ -280,6 +280,18 @@ def test_pictures_of_a_dataset(tmp_path, monkeypatch):
     )
 
 
+def test_a_row_of_a_dataset_without_a_picture_is_unreadable(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    whole = {"bytes": encoded(), "path": None}
+    features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+    data = datasets.Dataset.from_dict({"image": [whole, None], "text": ["a", "b"]}, features=features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda source, split: data)
+    first, second = listed("owner/name")
+    assert upright_size(first.read()) == (4, 3)
+    with pytest.raises(Unreadable, match="there is none in this row"):
+        second.read()
+
+
 def test_a_turned_picture_is_turned_back():
     turned = Image.Exif()
     turned[0x0112] = 6

@@ -29,6 +29,7 @@ from piflow_cli.students.facts import StudentFacts
 from piflow_cli.students.student import Student, student_of
 from piflow_cli.teachers import family_of
 from piflow_cli.teachers.text_to_image import TextToImageFamily
+from piflow_cli.weights.digests import write_manifest
 from piflow_cli.weights.locate import locate
 
 
@@ -58,6 +59,9 @@ def test_every_preset_has_a_card_that_the_hub_can_read(name: str, tmp_path) -> N
         assert f"| {told} |" in shown
     assert f"| network evaluations (NFE) | {facts.nfe} |" in card.text
     compile(card.text.split("```python\n")[1].split("```")[0], "snippet", "exec")
+    # Without a list of files it may be anybody's clone of a repository.
+    assert not is_of_export(tmp_path / CARD_NAME)
+    write_manifest(tmp_path, [CARD_NAME])
     assert is_of_export(tmp_path / CARD_NAME) and not is_of_export(tmp_path.parent / CARD_NAME)
 
 

@@ -18,6 +18,7 @@ from piflow_cli.exporting.driver import export
 from piflow_cli.exporting.formats import FORMATS, adapter
 from piflow_cli.exporting.request import ExportRequest
 from piflow_cli.students.open import FoundStudent
+from piflow_cli.weights.digests import MANIFEST
 
 FLUX_TINY = GOLDEN / "flux-tiny"
 
@@ -62,6 +63,19 @@ def test_a_folder_that_is_there_is_left_alone_unless_it_is_an_export(tmp_path) -
     with pytest.raises(UsageError, match="is a file"):
         run(tmp_path / "file", overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "home", "out"]
+
+
+@pytest.mark.parametrize("listed", [None, "0123 *README.md\n"], ids=["no list", "another program's list"])
+def test_a_clone_of_a_student_s_repository_is_no_export(tmp_path, listed: str | None) -> None:
+    run(tmp_path / "clone")
+    (tmp_path / "clone" / "thesis.tex").write_text("years of work")
+    (tmp_path / "clone" / MANIFEST).unlink()
+    if listed is not None:
+        (tmp_path / "clone" / MANIFEST).write_text(listed)
+    before = contents(tmp_path / "clone")
+    with pytest.raises(UsageError, match="did not write") as caught:
+        run(tmp_path / "clone", overwrite=True)
+    assert "--output" in caught.value.hint and contents(tmp_path / "clone") == before
 
 
 @pytest.mark.parametrize("found", [0.5, float("nan")])

@@ -28,13 +28,17 @@ def adapter(tmp_path, text_encoders) -> Path:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_prompts_seeds_and_sizes(cli, unrendered, adapter, tmp_path, precision: str) -> None:
     prompts = tmp_path / "p.jsonl"
-    prompts.write_text('{"text": "a fox", "width": 64, "height": 96}\n{"text": "cat", "width": 96, "height": 64}\n')
+    prompts.write_text(
+        '{"caption": "a fox", "width": 64, "height": 96}\n{"caption": "cat", "width": 96, "height": 64}\n'
+    )
     options = ["--teacher", str(tmp_path / "tiny.yaml"), "--base-precision", precision, "--at", "2", "--slice", "2,1,3"]
     outcome = cli(
         "inspect-policy",
         str(adapter),
         "--prompts",
         str(prompts),
+        "--text-column",
+        "caption",
         "--seeds",
         "3",
         "--quiet",

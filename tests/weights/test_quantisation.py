@@ -63,6 +63,21 @@ def test_a_base_in_fp8_trains_as_one_that_was_rounded(row: Row, checkpointing: b
     }
 
 
+def test_a_base_that_is_in_fp8_already_stays_as_it_is() -> None:
+    """`piflow demo` opens the student that it has in memory again for each prompt."""
+    row = ZOO["flux"]
+    base = row.build()
+    keep = family_of(row.family).kept_whole(base)
+    store_in_fp8(base, keep)
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    store_in_fp8(base, keep)
+    after = base.state_dict()
+    assert after.keys() == before.keys() and torch.float8_e4m3fn in {value.dtype for value in after.values()}
+    assert all(torch.equal(after[name].float(), value.float()) for name, value in before.items())
+    with torch.no_grad():
+        assert family_of(row.family).call(base, states(row), RAW, conditioning(row)).isfinite().all()
+
+
 @every_family
 @torch.no_grad()
 def test_a_base_in_bf16_computes_in_float32_as_one_that_was_widened(row: Row) -> None:

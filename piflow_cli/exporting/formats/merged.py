@@ -21,6 +21,7 @@ from ...students.shared_base import root
 from ...students.student import Student
 from ...system.devices import choose_device
 from ...teachers import family_of
+from ...teachers.class_conditional import ClassConditionalFamily
 from ...teachers.text_to_image import TextToImageFamily
 from ...weights.quantisation import STORED_AS, delicate, quantised_loading
 from ..card import base_told, sampling_call
@@ -66,12 +67,13 @@ TEXT_SAMPLING = """\
 """
 CLASS_SAMPLING = """\
 labels, size = torch.tensor([0, 1, 2]), transformer.config.sample_size
-x = torch.randn(len(labels), transformer.config.in_channels, size, size)
+x = torch.randn(len(labels), transformer.config.in_channels, size, size) * scheduler.init_noise_sigma
 scheduler.set_timesteps({nfe})
 for timestep in scheduler.timesteps:
+    told = scheduler.scale_model_input(x, timestep).to(transformer.dtype)
     with torch.no_grad():
-        output = transformer(x.to(transformer.dtype), (timestep / 1000).expand(len(x)), labels)
-    x = scheduler.step(output, timestep, x).prev_sample
+        output = transformer(told, (timestep / {unit:g}).expand(len(x)), labels)
+    x = scheduler.step(getattr(output, "sample", output), timestep, x).prev_sample
 """
 
 
@@ -136,7 +138,9 @@ class MergedFormat(ComparedFormat):
             loading = LOADING.format(place=place, pipeline=f", {names}")
             more, ending = family.saved(f"pipeline({sampling_call(facts, sizes)})", "image")
             return imports + more + loading + TEXT_SAMPLING.format(opening=opened, ending=ending)
-        return LOADING.format(place=place, pipeline="") + CLASS_SAMPLING.format(nfe=facts.nfe)
+        assert isinstance(family, ClassConditionalFamily), "a student is told a text or a class"
+        sampling = CLASS_SAMPLING.format(nfe=facts.nfe, unit=family.time_unit)
+        return LOADING.format(place=place, pipeline="") + sampling
 
 
 def cast_weights(student: Student) -> set[str]:

@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoModel
 from exports import export, student
 from safetensors.torch import load_file
+from tiny_diffusion import FAMILIES, diffusion_facts, teacher
 from zoo import ZOO
 
 from piflow_cli.errors import RunError, UsageError
@@ -18,7 +19,10 @@ from piflow_cli.exporting import weights
 from piflow_cli.exporting.formats import merged
 from piflow_cli.exporting.formats.merged import MergedFormat, cast_weights
 from piflow_cli.exporting.request import ExportRequest
+from piflow_cli.exporting.standalone.class_conditional import ClassConditionalPipeline
 from piflow_cli.exporting.verify import reading_back
+from piflow_cli.students.student import student_of
+from piflow_cli.teachers import family_of
 from piflow_cli.weights.whole import is_of_head
 
 
@@ -122,9 +126,21 @@ def test_the_snippet_of_a_text_to_image_student_is_python() -> None:
     assert "FluxPipeline.from_pretrained" in snippet and "guidance_scale=3.5" in snippet
 
 
-def test_the_snippet_of_a_class_conditional_student_samples(tmp_path) -> None:
-    folder = export(student("dit"), "merged", tmp_path / "out")
+@pytest.mark.parametrize("name", ["dit", *FAMILIES])
+def test_the_snippet_of_a_class_conditional_student_makes_what_the_pipeline_does(name, tmp_path, monkeypatch) -> None:
+    family = family_of(name)
+    which = student_of(teacher(name), family, diffusion_facts(name), seed=0)
+    folder = export(which, "merged", tmp_path / "out")
+    noise = torch.randn(3, *family.sample_shape(which.model), generator=torch.Generator().manual_seed(0))
+    drawn = torch.randn
+    monkeypatch.setattr(
+        torch, "randn", lambda *size, **told: noise.clone() if size == noise.shape else drawn(*size, **told)
+    )
     names: dict = {}
     with reading_back():
-        exec(MergedFormat().snippet(student("dit").facts, str(folder)), names)
-    assert names["x"].shape == (3, 2, 4, 4) and names["x"].isfinite().all()
+        exec(MergedFormat().snippet(which.facts, str(folder)), names)
+    pipeline = ClassConditionalPipeline(
+        names["transformer"], names["scheduler"], None, which.facts.nfe, family.time_unit
+    )
+    expected = pipeline([0, 1, 2], latents=noise, output_type="latent").images
+    torch.testing.assert_close(names["x"], expected, rtol=0, atol=0)
