@@ -135,7 +135,12 @@ def csv_rows(
     """The rows of a CSV file whose first line names the columns; raises UsageError as :func:`check_columns` does."""
     rows = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
-        check_columns(path, rows.fieldnames if rows.fieldnames is not None else [], wanted, known)
+        columns = rows.fieldnames if rows.fieldnames is not None else []
+        # Spreadsheets of many countries write so; what stands beside a text would be drawn with it.
+        if len(columns) == 1 and (found := [mark for mark in (";", "\t") if mark in columns[0]]):
+            mark = {";": "semicolons", "\t": "tabs"}[found[0]]
+            raise UsageError(f"{path}: its columns are apart by {mark}", "save it again with commas between them")
+        check_columns(path, columns, wanted, known)
         for row in rows:
             # csv puts surplus cells under None, and fills missing ones with it.
             if None in row or None in row.values():

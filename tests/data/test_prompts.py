@@ -236,6 +236,8 @@ def test_the_list_of_faults_is_bounded(tmp_path):
         ("p.jsonl", "[" * 100_000, "p.jsonl:1: not valid JSON: nested too deeply"),
         ("p.csv", "prompt\na\n", "has no column text; it has prompt"),
         ("p.csv", "", "has no column text; it has none"),
+        ("p.csv", "text;seed\na fox;3\n", "p.csv: its columns are apart by semicolons"),
+        ("p.csv", "text\tseed\na, b\t3\n", "p.csv: its columns are apart by tabs"),
         ("p.csv", "text,n\na,1\n,2\n", "p.csv:3: is empty"),
         ("p.csv", "text,n\na,1\nb\n", "p.csv:3: has fewer values than there are columns"),
         ("p.csv", "text,n\na,1,2\n", "p.csv:2: has more values than there are columns"),
