@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 
 ADAMW, ADAMW_8BIT = "adamw", "adamw8bit"
+# The entry of its state in which each keeps the first moments, and how it is called in messages.
+FIRST_MOMENTS = {"exp_avg": "plain AdamW", "state1": "8-bit AdamW"}
 LACKING = 'bitsandbytes is not installed: pip install "piflow[lowvram]"'
 
 
@@ -69,6 +71,12 @@ def make_optimizer(
 
         return AdamW8bit(parameters, **options)
     return torch.optim.AdamW(parameters, **options, fused=device.type in ("cpu", "cuda"))
+
+
+def first_moments(optimizer: torch.optim.Optimizer) -> str:
+    """That of FIRST_MOMENTS which ``optimizer`` has, as accelerate prepared it or not."""
+    plain = isinstance(getattr(optimizer, "optimizer", optimizer), torch.optim.AdamW)
+    return "exp_avg" if plain else "state1"
 
 
 def _groups(named: Iterable[tuple[str, nn.Parameter]], slow: Collection[str], slow_share: float) -> list[dict]:
