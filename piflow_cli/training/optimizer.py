@@ -96,6 +96,11 @@ class Stretch:
     end: int
 
 
+def whole_schedule(settings: OptimisationSection) -> Stretch:
+    """The schedule of a run whose length does not change."""
+    return Stretch(settings.warmup, 0.0, settings.iterations)
+
+
 def learning_rate(iteration: int, settings: OptimisationSection, stretches: Sequence[Stretch] = ()) -> float:
     """Linear warm-up from 1/warmup of the rate; then constant, or a cosine that would reach zero at ``iterations``.
 
@@ -105,8 +110,7 @@ def learning_rate(iteration: int, settings: OptimisationSection, stretches: Sequ
         return settings.learning_rate * (iteration + 1) / settings.warmup
     if settings.schedule == "constant":
         return settings.learning_rate
-    whole = Stretch(settings.warmup, 0.0, settings.iterations)
-    done = progress_at(iteration, stretches if stretches else (whole,))
+    done = progress_at(iteration, stretches if stretches else (whole_schedule(settings),))
     return settings.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
 

@@ -19,7 +19,7 @@ from ..students.run_settings import planned_settings
 from ..students.runs import BudgetRecord, RunFolder
 from .budget import Plan, TooSmall, choose_plan, new_length, stretched
 from .loop import Session, train_step
-from .optimizer import Stretch
+from .optimizer import Stretch, whole_schedule
 from .settings import BatchPlan, batch_plan, network_evaluations
 
 if TYPE_CHECKING:
@@ -126,7 +126,9 @@ def open_spending(session: Session, run: RunFolder, resumed: bool, began: float,
     if resumed:
         record = _of_first(session, run.read_budget())
         spending.before, spending.asked = record.spent / share, record.asked
-        session.stretches = tuple(Stretch(*one) for one in record.stretches)
+        # Whoever took a damaged record away has none.
+        stretches = tuple(Stretch(*one) for one in record.stretches)
+        session.stretches = stretches if stretches else (whole_schedule(settings),)
         return spending
     measured = Measured(session)
     spending.ending += _of_first(session, measured.pictures())
@@ -150,7 +152,7 @@ def open_spending(session: Session, run: RunFolder, resumed: bool, began: float,
     if hoped is not None:
         console.say(f"expect {hoped}")
     session.batches = batch_plan(session.preset, processes)
-    session.stretches = (Stretch(plan.warmup, 0.0, plan.iterations),)
+    session.stretches = (whole_schedule(session.preset.optimisation),)
     return spending
 
 
