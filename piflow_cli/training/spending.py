@@ -20,7 +20,7 @@ from ..students.runs import BudgetRecord, RunFolder
 from .budget import Plan, TooSmall, choose_plan, new_length, stretched
 from .loop import Session, train_step
 from .optimizer import Stretch, whole_schedule
-from .settings import BatchPlan, batch_plan, network_evaluations
+from .settings import BatchPlan, batch_plan, least_device_batch, network_evaluations
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -137,7 +137,7 @@ def open_spending(session: Session, run: RunFolder, resumed: bool, began: float,
         return _of_first(session, spending.budget - spending.spent - spending.ending)
 
     try:
-        plan = choose_plan(left, settings, processes, measured.seconds)
+        plan = choose_plan(left, settings, processes, measured.seconds, least_device_batch(session.preset))
     except TooSmall as error:
         other = spending.budget - left()
         least = budget.text(other + error.seconds, processes)

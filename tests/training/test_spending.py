@@ -194,6 +194,14 @@ def test_a_batch_is_made_smaller_where_steps_are_few(cli, tiny_teacher, tmp_path
     assert rows(tmp_path)[-1]["evaluations"] == len(rows(tmp_path)) * 4 * 5
 
 
+def test_a_batch_stays_so_large_that_distances_have_samples_to_compare(cli, tiny_teacher, tmp_path, monkeypatch):
+    Clock(monkeypatch, lambda iteration, device_batch: 3.0 * device_batch)
+    few = ["--batch-size", "4", "--set", "imitation.energy=0.1"]
+    outcome = cli(*told(tiny_teacher, tmp_path, "--budget", "120s", *few))
+    assert outcome.code == 0, outcome.err
+    assert "iterations of 2 in place of 4, for more steps, at 6 s" in outcome.err
+
+
 def test_a_budget_too_small_for_a_warm_up_is_refused_with_the_least_that_makes_sense(
     cli, tiny_teacher, tmp_path, monkeypatch
 ):
