@@ -66,8 +66,10 @@ def distance_of_ends(
 ) -> Tensor:
     """How far the ends of a segment, where ``policy`` leads from its start, are from data noised to their level.
 
-    That is the sum of the distances that ``config`` gives weights. ``data`` and ``noise`` are (B, C, *S); ``marks``
-    (B,) int64 tell classes and segments apart. Gradients reach the parameters of the policy through the whole rollout.
+    That is the sum of the distances that ``config`` gives weights, each between all B ends and all B noised data, at
+    whatever levels they are. ``data`` and ``noise`` are (B, C, *S). ``marks`` (B,) int64, such as segments and classes,
+    are for the energy distance, to which they belong to what is compared; moments are those of values alone. Gradients
+    reach the parameters of the policy through the whole rollout.
     """
     lower = segment.raw - segment.length
     ends = rollout(policy, segment.x, segment.raw, lower, substeps=config.substeps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from ..students.facts import StudentFacts
 from ..students.fused_loras import told_loras
 from ..students.locate import locate_student
 from ..students.run_checkpoints import checkpoints, set_aside_damaged
+from ..students.run_status import metric_lines
 from ..students.run_versions import other_versions, write_versions
 from ..weights.stored import StoredWeights
 from .checkpoints import load_checkpoint
@@ -56,6 +58,7 @@ def begin(
     found, rows = checkpoints(run.checkpoints), None
     if found:
         rows = _restore(session, found[-1])
+        session.streak = _streak(run, session.iteration)
         console.say(f"resuming from {found[-1]}")
     metrics = None
     if lock is not None:
@@ -122,3 +125,9 @@ def _restore(session: Session, path: Path) -> str | None:
     rows = load_checkpoint(path, state)
     session.iteration = state.iteration
     return rows
+
+
+def _streak(run: RunFolder, iteration: int) -> int:
+    """The number of steps until ``iteration`` that were skipped in a row, by the metrics, which all processes read."""
+    skipped = [row.get("skipped", False) for _, row in metric_lines(run.metrics) if row["iteration"] <= iteration]
+    return len(list(takewhile(bool, reversed(skipped))))

@@ -67,6 +67,7 @@ def choose_plan(
     settings: OptimisationSection,
     processes: int,
     round_seconds: Callable[[int], float],
+    least_device_batch: int = 1,
 ) -> Plan:
     """The plan of a run that may train for the seconds that are ``left``, once all is measured.
 
@@ -79,16 +80,15 @@ def choose_plan(
         settings: as the preset has them.
         processes: their number; a batch is cut evenly among them.
         round_seconds: seconds of a round of accumulation at a device batch, optimiser and all.
+        least_device_batch: the fewest samples that a device may have at once.
 
     Raises:
         TooSmall: not even the smallest batch leaves room for one warm-up.
     """
     least = max(1, settings.warmup)
     chosen = None
-    for batch in _batches(settings.batch_size, processes):
-        share = batch // processes
-        device = share if settings.device_batch_size is None else math.gcd(share, settings.device_batch_size)
-        seconds = round_seconds(device) * share / device
+    for batch, device in _batches(settings, processes, least_device_batch):
+        seconds = round_seconds(device) * (batch // processes) / device
         if chosen is None or GAIN * seconds <= chosen[-1]:
             chosen = batch, device, seconds
             if left() >= ENOUGH * least * seconds:
@@ -102,11 +102,18 @@ def choose_plan(
     return Plan(iterations, min(settings.warmup, max(1, iterations // 10)), batch, held, seconds)
 
 
-def _batches(batch: int, processes: int) -> Iterator[int]:
-    """A batch and its halves, as long as ``processes`` can share them, down to the SMALLEST part."""
-    least = batch / SMALLEST
-    while batch >= max(least, processes):
-        yield batch
+def _batches(settings: OptimisationSection, processes: int, least: int) -> Iterator[tuple[int, int]]:
+    """A batch and its halves, each with its device batch, down to the SMALLEST part.
+
+    They go on as long as ``processes`` can share them, and each has ``least`` samples at once.
+    """
+    batch, wanted = settings.batch_size, settings.device_batch_size
+    while batch >= max(settings.batch_size / SMALLEST, processes):
+        share = batch // processes
+        device = share if wanted is None else math.gcd(share, wanted)
+        if device < least:
+            return
+        yield batch, device
         if batch % (2 * processes):
             return
         batch //= 2

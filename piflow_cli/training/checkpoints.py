@@ -18,6 +18,7 @@ from ..students.run_checkpoints import TENSORS_NAME, checkpoints, name_of, read_
 from ..system.files import remove_folder, replacing_folder
 from ..teachers.base import Network
 from ..weights.stored import read_safetensors
+from .optimizer import FIRST_MOMENTS, first_moments
 
 GENTLER = "train more gently in another folder: --output DIR with a lower --learning-rate RATE"
 
@@ -85,6 +86,8 @@ def save_checkpoint(
 def load_checkpoint(path: Path, state: TrainingState) -> str | None:
     """Put a checkpoint that is whole into ``state``; returns the digest of metrics.jsonl then, None where it has none.
 
+    Moments that another optimiser wrote stay out, with a warning: those of ``state`` begin anew.
+
     Raises RunError where the checkpoint is of another student.
     """
     try:
@@ -92,7 +95,7 @@ def load_checkpoint(path: Path, state: TrainingState) -> str | None:
         _, tensors = read_safetensors(path / TENSORS_NAME)
         put_weights(state.student, part_of(tensors, "student."))
         put_weights(state.average, part_of(tensors, "average."))
-        _unflatten(state.optimizer, part_of(tensors, "optimizer."))
+        _put_moments(state.optimizer, part_of(tensors, "optimizer."), path)
         state.iteration = record["iteration"]
     except (ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
         if is_of_the_system(error):
@@ -130,6 +133,18 @@ def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
                 # A copy, since parameters share the table of 8-bit values, and safetensors refuses tensors that do.
                 tensors[f"{index}.{name}"] = whole(torch.as_tensor(value)).to("cpu", copy=True)
     return tensors
+
+
+def _put_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], path: Path) -> None:
+    own, written = first_moments(optimizer), {name.partition(".")[2] for name in tensors}
+    other = next((entry for entry in FIRST_MOMENTS if entry in written and entry != own), None)
+    if other is None:
+        _unflatten(optimizer, tensors)
+        return
+    logger.warning(
+        f"the moments in {path} are those of {FIRST_MOMENTS[other]}, and the run goes on with {FIRST_MOMENTS[own]}:"
+        " they begin anew"
+    )
 
 
 def _unflatten(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:

@@ -52,6 +52,8 @@ def source_of(run: RunFolder, fork: Path | None, resume: bool, console: Console)
 def begin_with(state: TrainingState, source: Path) -> None:
     """Put the student and the average of the checkpoint ``source`` into ``state``, and nothing else of it.
 
+    The average stays until the first step, which begins it anew as in any run.
+
     Raises UsageError, with the first differences, where its tensors have other names or shapes.
     """
     _, tensors = read_safetensors(source / TENSORS_NAME)

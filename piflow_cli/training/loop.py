@@ -200,7 +200,10 @@ def _losses(session: Session, round_: int, generator: torch.Generator, segments:
 def _distance(
     config: ImitationConfig, data: Tensor, noise: Tensor, members: Tensor, told: Conditioning
 ) -> BeyondImitation:
-    """The weighted distances to data; of samples of one segment, and of one class where classes are told."""
+    """The weighted distances to data, of all samples of a round together.
+
+    To the energy distance the segment belongs to what is compared, and the class where classes are told.
+    """
     marks = members.to(torch.int64).argmax(dim=0)
     if (classes := told.get(CLASSES)) is not None:
         marks = marks + len(members) * classes

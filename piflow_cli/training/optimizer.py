@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 
 ADAMW, ADAMW_8BIT = "adamw", "adamw8bit"
+# The entry of its state in which each keeps the first moments, and how it is called in messages.
+FIRST_MOMENTS = {"exp_avg": "plain AdamW", "state1": "8-bit AdamW"}
 LACKING = 'bitsandbytes is not installed: pip install "piflow[lowvram]"'
 
 
@@ -71,6 +73,12 @@ def make_optimizer(
     return torch.optim.AdamW(parameters, **options, fused=device.type in ("cpu", "cuda"))
 
 
+def first_moments(optimizer: torch.optim.Optimizer) -> str:
+    """That of FIRST_MOMENTS which ``optimizer`` has, as accelerate prepared it or not."""
+    plain = isinstance(getattr(optimizer, "optimizer", optimizer), torch.optim.AdamW)
+    return "exp_avg" if plain else "state1"
+
+
 def _groups(named: Iterable[tuple[str, nn.Parameter]], slow: Collection[str], slow_share: float) -> list[dict]:
     groups: dict[float, list[nn.Parameter]] = {1.0: []}
     for name, value in named:
@@ -88,6 +96,11 @@ class Stretch:
     end: int
 
 
+def whole_schedule(settings: OptimisationSection) -> Stretch:
+    """The schedule of a run whose length does not change."""
+    return Stretch(settings.warmup, 0.0, settings.iterations)
+
+
 def learning_rate(iteration: int, settings: OptimisationSection, stretches: Sequence[Stretch] = ()) -> float:
     """Linear warm-up from 1/warmup of the rate; then constant, or a cosine that would reach zero at ``iterations``.
 
@@ -97,8 +110,7 @@ def learning_rate(iteration: int, settings: OptimisationSection, stretches: Sequ
         return settings.learning_rate * (iteration + 1) / settings.warmup
     if settings.schedule == "constant":
         return settings.learning_rate
-    whole = Stretch(settings.warmup, 0.0, settings.iterations)
-    done = progress_at(iteration, stretches if stretches else (whole,))
+    done = progress_at(iteration, stretches if stretches else (whole_schedule(settings),))
     return settings.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
 

@@ -50,13 +50,19 @@ def batch_plan(preset: Preset, processes: int) -> BatchPlan:
             f"a batch of {total} is no multiple of {processes} processes x device_batch_size {device_batch}",
             "choose another: --set optimisation.device_batch_size=N",
         )
-    if (distances := preset.imitation.distances) and device_batch == 1:
+    if device_batch < least_device_batch(preset):
+        distances = preset.imitation.distances
         without = " ".join(f"--set imitation.{name}=0" for name in distances)
         raise UsageError(
             f"imitation.{distances[0]} compares samples of a batch with one another, and a device has one at a time",
             f"give it several: --set optimisation.device_batch_size=N, or leave it out: {without}",
         )
     return BatchPlan(processes, device_batch, total // (processes * device_batch))
+
+
+def least_device_batch(preset: Preset) -> int:
+    """The fewest samples that a device can have at once: distances to data compare them with one another."""
+    return 2 if preset.imitation.distances else 1
 
 
 def imitation_config(preset: Preset) -> ImitationConfig:

@@ -19,8 +19,8 @@ from ..students.run_settings import planned_settings
 from ..students.runs import BudgetRecord, RunFolder
 from .budget import Plan, TooSmall, choose_plan, new_length, stretched
 from .loop import Session, train_step
-from .optimizer import Stretch
-from .settings import BatchPlan, batch_plan, network_evaluations
+from .optimizer import Stretch, whole_schedule
+from .settings import BatchPlan, batch_plan, least_device_batch, network_evaluations
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -126,7 +126,9 @@ def open_spending(session: Session, run: RunFolder, resumed: bool, began: float,
     if resumed:
         record = _of_first(session, run.read_budget())
         spending.before, spending.asked = record.spent / share, record.asked
-        session.stretches = tuple(Stretch(*one) for one in record.stretches)
+        # Whoever took a damaged record away has none.
+        stretches = tuple(Stretch(*one) for one in record.stretches)
+        session.stretches = stretches if stretches else (whole_schedule(settings),)
         return spending
     measured = Measured(session)
     spending.ending += _of_first(session, measured.pictures())
@@ -135,7 +137,7 @@ def open_spending(session: Session, run: RunFolder, resumed: bool, began: float,
         return _of_first(session, spending.budget - spending.spent - spending.ending)
 
     try:
-        plan = choose_plan(left, settings, processes, measured.seconds)
+        plan = choose_plan(left, settings, processes, measured.seconds, least_device_batch(session.preset))
     except TooSmall as error:
         other = spending.budget - left()
         least = budget.text(other + error.seconds, processes)
@@ -150,7 +152,7 @@ def open_spending(session: Session, run: RunFolder, resumed: bool, began: float,
     if hoped is not None:
         console.say(f"expect {hoped}")
     session.batches = batch_plan(session.preset, processes)
-    session.stretches = (Stretch(plan.warmup, 0.0, plan.iterations),)
+    session.stretches = (whole_schedule(session.preset.optimisation),)
     return spending
 
 

@@ -21,7 +21,7 @@ from piflow_cli.training.budget import (
     stretched,
 )
 from piflow_cli.training.optimizer import Stretch, learning_rate, progress_at
-from piflow_cli.training.settings import batch_plan, network_evaluations
+from piflow_cli.training.settings import batch_plan, least_device_batch, network_evaluations
 
 DIGITS = load("digits").optimisation
 seconds = st.floats(1e-3, 1e3)
@@ -80,6 +80,20 @@ def test_a_plan_ends_in_time_and_can_be_run(left: float, each: float, fixed: flo
     if plan.batch_size < batch:
         whole = fixed + each * batch / processes
         assert GAIN * plan.seconds <= whole * (1 + 1e-9) and left < ENOUGH * DIGITS.warmup * whole
+
+
+@given(
+    st.floats(5, 1e3), st.sampled_from([1, 2, 4]), st.sampled_from([8, 12, 24, 64]), st.sampled_from([None, 2, 4, 6])
+)
+def test_distances_to_data_have_samples_to_compare_in_a_plan(
+    left: float, processes: int, batch: int, wanted: int | None
+) -> None:
+    best = resolve("digits", None, [], {"imitation.energy": 0.1, "optimisation.batch_size": batch})
+    preset = replace(best, optimisation=replace(best.optimisation, device_batch_size=wanted, warmup=2))
+    assume(batch % (processes * (wanted or 1)) == 0)
+    plan = choose_plan(just(left), preset.optimisation, processes, even(0.01), least_device_batch(preset))
+    # It refuses a device batch of 1.
+    assert batch_plan(plan.applied(preset), processes).device_batch >= 2
 
 
 @given(seconds, seconds, seconds)

@@ -37,7 +37,7 @@ class LikeBitsandbytes(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr})
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self, closure: object = None) -> None:
         for value in self.param_groups[0]["params"]:
             state = self.state[value]
             if not state:
@@ -56,8 +56,8 @@ class LikeBitsandbytes(torch.optim.Optimizer):
         return {**found, "state": wrapped}
 
     def load_state_dict(self, state: dict) -> None:
-        for value, entries in zip(self.param_groups[0]["params"], state["state"].values(), strict=True):
-            self.state[value] = dict(entries)
+        for index, entries in state["state"].items():
+            self.state[self.param_groups[0]["params"][index]] = dict(entries)
 
 
 def eight_bits(parameters, lr: float) -> torch.optim.Optimizer:
@@ -72,15 +72,16 @@ def gradients(step: int) -> list[Tensor]:
     return [torch.randn(shape, generator=seeded(10 * step + number)) for number, shape in enumerate(SHAPES)]
 
 
+def advance(weights: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    for value, gradient in zip(weights.parameters(), gradients(step), strict=True):
+        value.grad = gradient
+    optimizer.step()
+
+
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, LikeBitsandbytes, eight_bits])
 def test_an_optimiser_goes_on_bit_for_bit(kind: Callable[..., torch.optim.Optimizer], tmp_path: Path) -> None:
     first, second = model(), model()
     whole, resumed = kind(first.parameters(), lr=1e-2), kind(second.parameters(), lr=1e-2)
-
-    def advance(weights: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-        for value, gradient in zip(weights.parameters(), gradients(step), strict=True):
-            value.grad = gradient
-        optimizer.step()
 
     for step in range(3):
         advance(first, whole, step)
@@ -90,6 +91,46 @@ def test_an_optimiser_goes_on_bit_for_bit(kind: Callable[..., torch.optim.Optimi
         advance(first, whole, step)
         advance(second, resumed, step)
     assert all(torch.equal(one, other) for one, other in zip(first.parameters(), second.parameters(), strict=True))
+
+
+KINDS = {"plain AdamW": torch.optim.AdamW, "8-bit AdamW": LikeBitsandbytes}
+
+
+@pytest.mark.parametrize(("wrote", "reads"), [tuple(KINDS), tuple(reversed(KINDS))])
+def test_moments_of_another_optimiser_begin_anew_and_that_is_said(
+    wrote: str, reads: str, tmp_path: Path, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr(logging.getLogger("piflow"), "propagate", True)
+    saved, resumed, fresh = model(), model(), model()
+
+    optimizer = KINDS[wrote](saved.parameters(), lr=1e-2)
+    advance(saved, optimizer, 0)
+    path = save_checkpoint(tmp_path, TrainingState(saved, copy.deepcopy(saved), optimizer, 1), keep=1)
+    state = TrainingState(resumed, copy.deepcopy(resumed), KINDS[reads](resumed.parameters(), lr=1e-2))
+    load_checkpoint(path, state)
+    said = f"the moments in {path} are those of {wrote}, and the run goes on with {reads}: they begin anew"
+    assert caplog.messages == [said]
+    assert state.iteration == 1 and all(map(torch.equal, state.average.parameters(), saved.parameters()))
+    fresh.load_state_dict(saved.state_dict())
+    first = KINDS[reads](fresh.parameters(), lr=1e-2)
+    for step in (1, 2):
+        advance(resumed, state.optimizer, step)
+        advance(fresh, first, step)
+    assert all(map(torch.equal, resumed.parameters(), fresh.parameters()))
+
+
+def test_a_run_goes_on_where_the_machine_has_another_optimiser(cli, tiny_teacher, tmp_path, monkeypatch) -> None:
+    def eight_bits_here(named, slow, settings, *given) -> LikeBitsandbytes:
+        return LikeBitsandbytes([{"params": [value for _, value in named], "share": 1.0}], settings.learning_rate)
+
+    told = ["distill", "--teacher", str(tiny_teacher), "--device", "cpu", "--set", "output.preview_every=0"]
+    told += ["--output", str(tmp_path), "--iterations"]
+    with monkeypatch.context() as patch:
+        patch.setattr("piflow_cli.training.opening.make_optimizer", eight_bits_here)
+        assert cli(*told, "1").code == 0
+    outcome = cli(*told, "2")
+    assert outcome.code == 0 and outcome.err.count("goes on with plain AdamW: they begin anew\n") == 1, outcome.err
+    assert "begin anew" not in cli(*told, "3").err
 
 
 def state_at(iteration: int) -> TrainingState:

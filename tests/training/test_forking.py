@@ -44,6 +44,9 @@ def test_it_begins_with_student_and_average_and_a_fresh_optimiser(
     assert cli(*new).code == 0
     end = at(tmp_path / "new", 2)
     assert any(not torch.equal(value, end[name]) for name, value in weights.items())
+    # The average began anew: until the end of the warm-up, of two steps here, it is a copy.
+    average = {name: value for name, value in end.items() if name.startswith("average.")}
+    assert all(torch.equal(value, end[f"student.{name.removeprefix('average.')}"]) for name, value in average.items())
     assert cli(*command, str(tmp_path / "new"), "--learning-rate", "1e-3", "--iterations", "3").code == 0
     rows = (tmp_path / "new" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(row)["iteration"] for row in rows] == [1, 2, 3]

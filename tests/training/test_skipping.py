@@ -94,6 +94,15 @@ def test_ten_steps_in_a_row_end_the_run_with_the_last_good_checkpoint(cli, tiny_
     assert all(value.isfinite().all() for value in checkpoint.values())
 
 
+def test_a_resumed_run_counts_those_in_a_row_before_it(cli, tiny_teacher, tmp_path, spoil) -> None:
+    spoil(range(4, 99), math.nan)
+    arguments = ["distill", "--teacher", str(tiny_teacher), "--output", str(tmp_path / "out"), "--iterations"]
+    assert cli(*arguments, "9").code == 0
+    outcome = cli(*arguments, "50")
+    assert outcome.code == 1
+    assert f"{LONGEST_STREAK} steps in a row had gradients that are not finite, the last is iteration 13" in outcome.err
+
+
 def test_nine_in_a_row_do_not(cli, tiny_teacher, tmp_path, spoil) -> None:
     spoil({*range(2, 11), *range(12, 21)}, math.nan)
     outcome = cli(

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import subprocess
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,6 +59,16 @@ class Clock:
         loop.train_step(session)
         batches = session.batches
         self.moment += batches.accumulation * self.seconds(session.iteration, batches.device_batch)
+
+    def stops_at(self, iteration: int) -> Callable[[loop.Session], None]:
+        """A step of a run that Ctrl-C ends."""
+        stops = interrupted_at(iteration)
+
+        def step(session: loop.Session) -> None:
+            stops(session)
+            self.moment += self.seconds(session.iteration, session.batches.device_batch)
+
+        return step
 
     def measure(self, session: loop.Session) -> None:
         self.measured += 1
@@ -125,13 +136,7 @@ def test_a_resumed_run_keeps_its_plan_and_spends_what_is_left(cli, tiny_teacher,
 
     clock = Clock(monkeypatch, pace)
     with monkeypatch.context() as patch:
-        stops = interrupted_at(101)
-
-        def step(session: loop.Session) -> None:
-            stops(session)
-            clock.moment += pace(session.iteration, 8)
-
-        patch.setattr(run, "train_step", step)
+        patch.setattr(run, "train_step", clock.stops_at(101))
         stopped = cli(*told(tiny_teacher, tmp_path, "--budget", "100s"))
     assert stopped.code == 130, stopped.err
     before, planned, measured = clock.moment - 1000, settings(tmp_path), clock.measured
@@ -189,6 +194,14 @@ def test_a_batch_is_made_smaller_where_steps_are_few(cli, tiny_teacher, tmp_path
     assert rows(tmp_path)[-1]["evaluations"] == len(rows(tmp_path)) * 4 * 5
 
 
+def test_a_batch_stays_so_large_that_distances_have_samples_to_compare(cli, tiny_teacher, tmp_path, monkeypatch):
+    Clock(monkeypatch, lambda iteration, device_batch: 3.0 * device_batch)
+    few = ["--batch-size", "4", "--set", "imitation.energy=0.1"]
+    outcome = cli(*told(tiny_teacher, tmp_path, "--budget", "120s", *few))
+    assert outcome.code == 0, outcome.err
+    assert "iterations of 2 in place of 4, for more steps, at 6 s" in outcome.err
+
+
 def test_a_budget_too_small_for_a_warm_up_is_refused_with_the_least_that_makes_sense(
     cli, tiny_teacher, tmp_path, monkeypatch
 ):
@@ -230,6 +243,25 @@ def test_a_damaged_record_of_what_is_spent_is_named(cli, tiny_teacher, tmp_path,
     record.write_text(record.read_text().replace("spent: ", "spent: 1"))
     outcome = cli(*told(tiny_teacher, tmp_path, "--budget", "30s"))
     assert outcome.code == 2 and "budget.yaml is damaged" in outcome.err
+
+
+def test_a_run_whose_record_was_taken_away_has_spent_nothing_and_goes_on_to_its_end(
+    cli, tiny_teacher, tmp_path, monkeypatch
+):
+    clock = Clock(monkeypatch, lambda iteration, device_batch: 2.0)
+    command = told(tiny_teacher, tmp_path, "--budget", "60s")
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "train_step", clock.stops_at(9))
+        assert cli(*command).code == 130
+    planned = settings(tmp_path)["iterations"]
+    (tmp_path / "budget.yaml").unlink()
+    clock.moment = 1000.0
+    outcome = cli(*command)
+    assert outcome.code == 0 and f"iterations in place of {planned}, since one takes 2 s" in outcome.err, outcome.err
+    assert planned < settings(tmp_path)["iterations"] == len(rows(tmp_path))
+    assert 54 <= clock.moment - 1000 <= 60
+    rates = [row["learning_rate"] for row in rows(tmp_path)]
+    assert rates[2:] == sorted(rates[2:], reverse=True) and rates[-1] < 0.01 * max(rates)
 
 
 def test_a_plan_counts_network_evaluations(cli, tiny_teacher):

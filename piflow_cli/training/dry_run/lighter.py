@@ -11,7 +11,7 @@ import torch
 
 from ...errors import UsageError
 from ...teachers import family_of
-from ..settings import batch_plan
+from ..settings import batch_plan, least_device_batch
 from .outline import Outline, outline_of, peak_of
 from .room import Memory
 from .sharing import unshareable
@@ -72,6 +72,8 @@ def _changes(preset: Preset, processes: int, device: torch.device) -> Iterator[t
     batch = batch_plan(now, processes).device_batch
     while batch > 1:
         batch = batch // 2 if batch % 2 == 0 else 1
+        if batch < least_device_batch(now):
+            break
         now = replace(now, optimisation=replace(now.optimisation, device_batch_size=batch))
         yield "--set optimisation.device_batch_size=", str(batch), now
     adapter = now.adapter

@@ -47,6 +47,23 @@ def test_what_a_plan_says_to_type_fits(plan) -> None:
     assert plan(memory=free + 1)["verdict"].startswith("fits: ")
 
 
+def test_a_batch_is_halved_as_long_as_distances_have_samples_to_compare(
+    cli, tiny_teacher, tmp_path, monkeypatch
+) -> None:
+    def plan(memory: int, *options: str) -> dict:
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=memory))
+        command = ["distill", "--teacher", str(tiny_teacher), "--set", "imitation.energy=0.1", "--device", "cpu"]
+        outcome = cli(*command, *options, "--output", str(tmp_path), "--dry-run", "--json")
+        assert outcome.code == 0, outcome.err
+        return json.loads(outcome.out)
+
+    lightest = ["--set", "optimisation.gradient_checkpointing=true", "--set", "imitation.states_per_query=1"]
+    lightest += ["--set", "optimisation.device_batch_size=2"]
+    free = LIBRARIES + plan(10**12, *lightest)["memory"]["peak"]
+    assert f"type {shlex.join(lightest)}, which takes" in plan(free)["verdict"]
+    assert "no setting makes it fit" in plan(free - 1)["verdict"]
+
+
 def test_where_nothing_helps_a_plan_says_so(plan) -> None:
     assert "no setting makes it fit" in plan(memory=LIBRARIES)["verdict"]
 
