@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,12 +87,13 @@ def _numbers(
     """The numbers of ``folder`` by ``extractor``; its statistics are saved on the way."""
     reference, metrics = None, ()
     if request.reference is not None:
+        _refuse(wanted, _reasons(folder, extractor, None))
         reference = open_reference(
             request.reference, extractor, console, count=request.count, batch_size=request.batch_size,
             cache=request.cache,
             keep=wanted is None or each_is_needed(wanted),
         )  # fmt: skip
-        metrics = _possible(folder, extractor, reference, wanted, console)
+        metrics = _possible(_reasons(folder, extractor, reference), wanted, console)
     # A distance of many pictures needs their moments alone, and memory that does not grow with them.
     keep = each_is_needed(metrics) or len(folder.entries) < TARGET
     saved = request.save_to is not None and len(folder.entries) <= MOST_SAVED
@@ -106,20 +108,29 @@ def _numbers(
     return [] if reference is None else measure(metrics, ours, reference, extractor)
 
 
-def _possible(
-    folder: ImageFolder, extractor: Extractor, reference: FeatureSet, wanted: tuple[str, ...] | None, console: Console
-) -> tuple[str, ...]:
+def _reasons(folder: ImageFolder, extractor: Extractor, reference: FeatureSet | None) -> dict[str, str]:
+    """Why metrics cannot be had; without a ``reference`` those reasons that lie with ``folder`` or ``extractor``."""
+    width, height = folder.entries[0].size
+    blank = torch.zeros(1, folder.channels, height, width)
+    return lacking(extractor, extractor.features(blank), len(folder.entries), reference)
+
+
+def _refuse(wanted: tuple[str, ...] | None, reasons: Mapping[str, str]) -> None:
+    for name in wanted or ():
+        if name in reasons:
+            raise UsageError(f"--metrics {name}: {reasons[name]}", "leave it out of --metrics")
+
+
+def _possible(reasons: Mapping[str, str], wanted: tuple[str, ...] | None, console: Console) -> tuple[str, ...]:
     """The metrics that can be had.
 
     They are all of ``wanted``, or a refusal; else as many as possible, and ``console`` is told about the others.
     """
-    width, height = folder.entries[0].size
-    blank = torch.zeros(1, folder.channels, height, width)
-    reasons = lacking(extractor, extractor.features(blank), reference)
+    if wanted is not None:
+        _refuse(wanted, reasons)
+        return wanted
     usually = tuple(name for name in usual("full") if name in needing(without={STUDENT, PATCHES}))
-    for name, reason in reasons.items():
-        if wanted is None and name in usually:
-            console.say(f"{name} is left out: {reason}")
-        elif wanted is not None and name in wanted:
-            raise UsageError(f"--metrics {name}: {reason}", "leave it out of --metrics")
-    return tuple(name for name in usually if name not in reasons) if wanted is None else wanted
+    for name in usually:
+        if name in reasons:
+            console.say(f"{name} is left out: {reasons[name]}")
+    return tuple(name for name in usually if name not in reasons)

@@ -48,6 +48,7 @@ ROWS = {
             (Number("is", "IS", "Inception score", "higher"),),
             frozenset({FEATURES, EACH, CLASSES}),
             "full",
+            fewest=10,  # one for each of its splits
         ),
         MetricKind(
             "pr",
