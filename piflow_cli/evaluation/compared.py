@@ -19,7 +19,8 @@ from ..teachers.class_conditional import ClassConditionalFamily
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import locate
 from .candidates import Candidate, student_candidates, teacher_candidate
-from .metric_kinds import VIDEOS, metric_kind, usual
+from .limits import not_measured
+from .metric_kinds import VIDEOS, metric_kind
 from .reference_kinds import TEACHER
 from .request import FULL_CLASSES, FULL_PROMPTS, MOST_DATA, QUICK_IMAGES, EvalRequest
 
@@ -59,9 +60,7 @@ class Compared:
 
     def measures(self, request: EvalRequest) -> tuple[str, ...]:
         """The metrics that are asked for; videos have more of them where none is named."""
-        if request.metrics is None and self.frames is not None:
-            return usual(request.protocol, videos=True)
-        return request.measures
+        return request.measures if self.frames is None else request.measures_of_videos
 
     def refuse_other_kind(self, request: EvalRequest) -> None:
         """Raise UsageError where pictures are asked for a metric of videos, or the reference of videos is pictures."""
@@ -72,6 +71,8 @@ class Compared:
                     raise UsageError(
                         f"--metrics {name} is of videos, and {named} makes pictures", "leave it out of --metrics"
                     )
+            for limit in not_measured(request.limits, request.measures):
+                raise UsageError(f"{limit} is of videos, and {named} makes pictures", "leave it out")
         elif request.reference not in (None, TEACHER):
             raise UsageError(
                 f"--reference {request.reference}: {named} makes videos, and that would be of pictures",

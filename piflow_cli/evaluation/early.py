@@ -13,6 +13,7 @@ from ..system.files import cache_folder, check_writable
 from ..system.outputs import check_output
 from ..weights.locate import require_base
 from .extractor_kinds import extractor_kind
+from .limits import check_limits
 from .reference_kinds import TEACHER, check_reference
 from .report_folder import is_of_report
 from .request import EvalRequest
@@ -21,6 +22,7 @@ from .request import EvalRequest
 def check(request: EvalRequest) -> None:
     """Raise UsageError for what does not go together, is not there, or is there where the report is to go."""
     request.check()
+    check_limits(request.limits, request.measures_of_videos)
     # The folder for what is made has a student's name, so students come first.
     for student in request.students:
         check_student(student, request.subfolder)

@@ -14,7 +14,7 @@ from .distributions import TARGET, Measure, each_is_needed, lacking, measure
 from .extractors import Extractor, centre_patches, open_extractor
 from .extractors.features import FeatureSet
 from .folders import ImageFolder, open_folder
-from .metric_kinds import PATCHES, STUDENT, needing, usual
+from .metric_kinds import PATCHES, STUDENT, needing, usual_of_folders
 from .references import BATCH, folder_features, open_reference
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ class FolderRequest:
     """`piflow eval --images DIR --reference REFERENCE`.
 
     ``reference``: None to measure nothing and only save. ``metrics``: such as need no student; None is what the
-    extractor, the reference and the installed packages allow, without patches. ``count``: how many pictures to take of
+    extractor, the reference and the installed packages allow of those of ``protocol`` (quick, full or None), without
+    patches. ``count``: how many pictures to take of
     each side, the first by name; None is all. ``trust_weights``: run ``inception_weights`` that are not the published
     ones. ``cache``: as :func:`open_reference` has it. ``save_to``: a file for the statistics of ``images``.
     """
@@ -38,6 +39,7 @@ class FolderRequest:
     reference: str | None
     extractor: str = "inception"
     metrics: tuple[str, ...] | None = None
+    protocol: str | None = None
     count: int | None = None
     batch_size: int = BATCH
     inception_weights: Path | None = None
@@ -71,29 +73,28 @@ def evaluate_folder(
     folder = open_folder(request.images, request.count, console)
     if extractor is None:
         extractor = extractor_of(request, device, console)
-    whole = None if request.metrics is None else tuple(name for name in request.metrics if name not in of_patches)
+    wanted = usual_of_folders(request.protocol) if request.metrics is None else request.metrics
     numbers: list[Measure] = []
-    if whole is None or whole:
+    if whole := tuple(name for name in wanted if name not in of_patches):
         numbers += _numbers(request, folder, extractor, whole, console)
-    patches = tuple(name for name in request.metrics or () if name in of_patches)
-    if patches:
+    if patches := tuple(name for name in wanted if name in of_patches):
         numbers += _numbers(replace(request, save_to=None), folder, centre_patches(extractor), patches, console)
     return numbers
 
 
 def _numbers(
-    request: FolderRequest, folder: ImageFolder, extractor: Extractor, wanted: tuple[str, ...] | None, console: Console
+    request: FolderRequest, folder: ImageFolder, extractor: Extractor, wanted: tuple[str, ...], console: Console
 ) -> list[Measure]:
     """The numbers of ``folder`` by ``extractor``; its statistics are saved on the way."""
     reference, metrics = None, ()
     if request.reference is not None:
-        _refuse(wanted, _reasons(folder, extractor, None))
+        _possible(request, wanted, _reasons(folder, extractor, None))
         reference = open_reference(
             request.reference, extractor, console, count=request.count, batch_size=request.batch_size,
             cache=request.cache,
-            keep=wanted is None or each_is_needed(wanted),
+            keep=each_is_needed(wanted),
         )  # fmt: skip
-        metrics = _possible(_reasons(folder, extractor, reference), wanted, console)
+        metrics = _possible(request, wanted, _reasons(folder, extractor, reference), console)
     # A distance of many pictures needs their moments alone, and memory that does not grow with them.
     keep = each_is_needed(metrics) or len(folder.entries) < TARGET
     saved = request.save_to is not None and len(folder.entries) <= MOST_SAVED
@@ -115,22 +116,13 @@ def _reasons(folder: ImageFolder, extractor: Extractor, reference: FeatureSet | 
     return lacking(extractor, extractor.features(blank), len(folder.entries), reference)
 
 
-def _refuse(wanted: tuple[str, ...] | None, reasons: Mapping[str, str]) -> None:
-    for name in wanted or ():
-        if name in reasons:
+def _possible(
+    request: FolderRequest, wanted: tuple[str, ...], reasons: Mapping[str, str], console: Console | None = None
+) -> tuple[str, ...]:
+    """Those of ``wanted`` that can be had; ``console`` is told of the others, and those that were named are refused."""
+    for name in wanted:
+        if name in reasons and request.metrics is not None:
             raise UsageError(f"--metrics {name}: {reasons[name]}", "leave it out of --metrics")
-
-
-def _possible(reasons: Mapping[str, str], wanted: tuple[str, ...] | None, console: Console) -> tuple[str, ...]:
-    """The metrics that can be had.
-
-    They are all of ``wanted``, or a refusal; else as many as possible, and ``console`` is told about the others.
-    """
-    if wanted is not None:
-        _refuse(wanted, reasons)
-        return wanted
-    usually = tuple(name for name in usual("full") if name in needing(without={STUDENT, PATCHES}))
-    for name in usually:
-        if name in reasons:
+        if name in reasons and console is not None:
             console.say(f"{name} is left out: {reasons[name]}")
-    return tuple(name for name in usually if name not in reasons)
+    return tuple(name for name in wanted if name not in reasons)

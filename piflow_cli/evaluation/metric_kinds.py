@@ -225,6 +225,12 @@ def usual(protocol: str | None, kinds: Iterable[MetricKind] | None = None, *, vi
     )
 
 
+def usual_of_folders(protocol: str | None) -> tuple[str, ...]:
+    """What is measured of pictures alone where nothing is named: at no cost of making them, all but patches."""
+    known = needing(without={STUDENT, PATCHES})
+    return tuple(name for name in usual("full" if protocol is None else protocol) if name in known)
+
+
 def needing(*needs: str, without: Iterable[str] = ()) -> tuple[str, ...]:
     """The metrics that need all of ``needs`` and none of ``without``."""
     return tuple(

@@ -39,6 +39,19 @@ def test_three_pictures_of_a_folder_are_measured_without_what_takes_more(cli, fo
     assert "pr is left out: it takes 4 pictures, and there are 3" in outcome.err
 
 
+def test_a_report_of_pictures_names_what_is_measured_of_them_and_limits_hold_for_it(evaluate, folders) -> None:
+    outcome = evaluate(*folders, "--fail-above", "kid=-1e9")
+    assert outcome.code == 1 and "kid by pixels of" in outcome.err
+    assert json.loads(outcome.out)["metrics"] == "fid,kid,is,pr"
+    assert {row["metric"] for row in json.loads(outcome.out)["results"]} == {"fid", "kid"}
+    assert json.loads(evaluate(*folders, "--quick").out)["metrics"] == "fid"
+
+
+def test_a_limit_without_a_reference_is_refused_at_once(evaluate, folders, tmp_path) -> None:
+    outcome = evaluate(*folders[:2], "--save-statistics", tmp_path / "s.safetensors", "--fail-above", "fid=1")
+    assert outcome.code == 2 and "--fail-above wants to know what to compare with: --reference DIR" in outcome.err
+
+
 def test_a_metric_that_was_named_is_refused_before_the_reference_is_read(evaluate, folders, monkeypatch) -> None:
     monkeypatch.setattr("piflow_cli.evaluation.folder_run.open_reference", None)
     outcome = evaluate(*folders, "--metrics", "fid,pr")
