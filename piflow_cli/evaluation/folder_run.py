@@ -16,6 +16,7 @@ from .extractors.features import FeatureSet
 from .folders import ImageFolder, open_folder
 from .metric_kinds import PATCHES, STUDENT, needing, usual_of_folders
 from .references import BATCH, folder_features, open_reference
+from .request import QUICK_IMAGES
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -30,9 +31,9 @@ class FolderRequest:
 
     ``reference``: None to measure nothing and only save. ``metrics``: such as need no student; None is what the
     extractor, the reference and the installed packages allow of those of ``protocol`` (quick, full or None), without
-    patches. ``count``: how many pictures to take of
-    each side, the first by name; None is all. ``trust_weights``: run ``inception_weights`` that are not the published
-    ones. ``cache``: as :func:`open_reference` has it. ``save_to``: a file for the statistics of ``images``.
+    patches. ``count``: how many pictures to take of each side, the first by name; None is all, of ``images`` as many as
+    the protocol takes. ``trust_weights``: run ``inception_weights`` that are not the published ones. ``cache``: as
+    :func:`open_reference` has it. ``save_to``: a file for the statistics of ``images``.
     """
 
     images: Path
@@ -70,7 +71,8 @@ def evaluate_folder(
     unknown = [name for name in request.metrics or () if name not in known]
     if unknown:
         raise UsageError(f"folders of pictures have no metric {unknown[0]}", f"known: {', '.join(known)}")
-    folder = open_folder(request.images, request.count, console)
+    most = QUICK_IMAGES if request.protocol == "quick" else None
+    folder = open_folder(request.images, request.count, console, most=most)
     if extractor is None:
         extractor = extractor_of(request, device, console)
     wanted = usual_of_folders(request.protocol) if request.metrics is None else request.metrics

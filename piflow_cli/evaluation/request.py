@@ -169,6 +169,8 @@ class EvalRequest:
                 f"--reference {self.reference} belongs to a student: name a folder or a file of statistics beside"
                 " --images"
             )
+        if self.protocol == "full":
+            faults.append("--full is how many images a student makes, and a folder is measured whole: leave it out")
         faults += self._faults_of_saving()
         faults += [
             f"--metrics {name} needs a student: pictures alone do not tell"

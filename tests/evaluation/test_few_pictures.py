@@ -44,7 +44,16 @@ def test_a_report_of_pictures_names_what_is_measured_of_them_and_limits_hold_for
     assert outcome.code == 1 and "kid by pixels of" in outcome.err
     assert json.loads(outcome.out)["metrics"] == "fid,kid,is,pr"
     assert {row["metric"] for row in json.loads(outcome.out)["results"]} == {"fid", "kid"}
-    assert json.loads(evaluate(*folders, "--quick").out)["metrics"] == "fid"
+
+
+def test_quick_takes_up_to_a_number_of_a_folder_s_pictures_and_full_is_of_students(evaluate, folders, monkeypatch):
+    monkeypatch.setattr("piflow_cli.evaluation.folder_run.QUICK_IMAGES", 2)
+    report = json.loads(evaluate(*folders, "--quick").out)
+    (row,) = report["results"]
+    assert (report["protocol"], report["metrics"], row["images"], row["reference_images"]) == ("quick", "fid", 2, 3)
+    monkeypatch.undo()
+    (row,) = json.loads(evaluate(*folders, "--quick").out)["results"]
+    assert row["images"] == 3
 
 
 def test_a_limit_without_a_reference_is_refused_at_once(evaluate, folders, tmp_path) -> None:
