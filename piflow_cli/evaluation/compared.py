@@ -21,7 +21,7 @@ from ..weights.locate import locate
 from .candidates import Candidate, student_candidates, teacher_candidate
 from .limits import not_measured
 from .metric_kinds import VIDEOS, metric_kind
-from .reference_kinds import TEACHER
+from .reference_kinds import DATA, TEACHER
 from .request import FULL_CLASSES, FULL_PROMPTS, MOST_DATA, QUICK_IMAGES, EvalRequest
 
 if TYPE_CHECKING:
@@ -79,14 +79,24 @@ class Compared:
                 "compare it with its teacher: --reference teacher",
             )
 
-    def need_teacher(self, what: str) -> OwnTeacher:
-        """The teacher; raises UsageError with the reason why ``what`` cannot be had without."""
+    def need_teacher(self, metric: str) -> None:
+        """Raise UsageError with the reason why ``metric`` cannot be had, where the teacher is not at hand."""
         if self.teacher is None:
             raise UsageError(
-                f"{what} needs the student's teacher: {self.why_not}",
+                f"--metrics {metric} needs the student's teacher: {self.why_not}",
                 "leave it out of --metrics, or name the run folder",
             )
-        return self.teacher
+
+    def need_reference(self, reference: str, named: bool) -> None:
+        """Raise UsageError where ``reference`` is what is not at hand; ``named``: by the user."""
+        missing = {TEACHER: self.teacher, DATA: self.preset}
+        if reference in missing and missing[reference] is None:
+            own = {TEACHER: "needs the student's teacher", DATA: "is what the student was trained on"}
+            unnamed = f"{self.opened.found.named} is compared with its teacher where no --reference is named, and "
+            raise UsageError(
+                (f"--reference {reference} {own[reference]}: " if named else unnamed) + str(self.why_not),
+                "name what to compare with: --reference DIR; or its teacher: --teacher FILE.yaml",
+            )
 
 
 def open_compared(path: str, name: str, request: EvalRequest, device: torch.device, console: Console) -> Compared:

@@ -257,9 +257,9 @@ def _checked(
     asked = [kind for kind in kinds if request.asks(kind.name)]
     for kind in asked:
         if OWN_TEACHER in kind.needs:
-            compared.need_teacher(f"--metrics {kind.name}")
-    if reference_of(request, compared) == TEACHER and any(STUDENT not in kind.needs for kind in kinds):
-        compared.need_teacher("--reference teacher")
+            compared.need_teacher(kind.name)
+    if any(STUDENT not in kind.needs for kind in kinds):
+        compared.need_reference(reference_of(request, compared), request.reference is not None)
     for kind in asked:
         if kind.refuse is not None:
             object_at(kind.refuse)(compared)

@@ -327,6 +327,21 @@ def test_a_student_without_its_teacher_is_measured_without(evaluate, tiny_run, t
         assert refused.code == 2 and "needs the student's teacher" in refused.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "{} is compared with its teacher where no --reference is named, and the student's teacher is tiny"),
+        (["--reference", "teacher"], "--reference teacher needs the student's teacher: the student's teacher is tiny"),
+        (["--reference", "data"], "--reference data is what the student was trained on: the student's teacher is tiny"),
+    ],
+)
+def test_a_student_of_no_known_preset_says_what_would_help(evaluate, tiny_run, tmp_path, arguments, message) -> None:
+    adapter = shutil.copytree(tiny_run / "adapter", tmp_path / "alone")
+    refused = json.loads(evaluate(adapter, *arguments).err)
+    assert refused["error"].startswith(message.format(adapter))
+    assert refused["hint"] == "name what to compare with: --reference DIR; or its teacher: --teacher FILE.yaml"
+
+
 def test_a_student_without_its_run_is_compared_with_the_teacher_of_a_preset(
     evaluate, tiny_run, tiny_teacher, tmp_path
 ) -> None:
