@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..data.places import require_prompts
+from ..data.prompts import refuse_column_of_lines
 from ..errors import UsageError
 from ..presets.resolve import load
 from ..ranks import is_first
@@ -39,6 +40,7 @@ def check(request: EvalRequest) -> None:
         check_folder(request.images)
     if request.reference not in (None, TEACHER):
         check_reference(request.reference)
+    refuse_column_of_lines(request.prompts_from, request.text_column)
     if request.prompts_from is not None:
         require_prompts(request.prompts_from, request.text_column)
 
