@@ -166,6 +166,10 @@ def _prompts(request: EvalRequest) -> tuple[Prompt, ...]:
         return prompts
     wanted = FULL_PROMPTS if request.protocol == "full" and request.num_images is None else request.num_images
     if wanted is not None and wanted > len(prompts):
+        if len(prompts) == 1:
+            raise UsageError(
+                f"{request.prompts_from} holds one prompt, and {wanted} are wanted", "write more prompts into it"
+            )
         raise UsageError(
             f"{request.prompts_from} holds {len(prompts)} prompts, and {wanted} are wanted",
             f"take --num-images {len(prompts)}",

@@ -189,7 +189,7 @@ def _refuse_too_few(path: Path, entries: Sequence[Entry], unreadable: Sequence[s
     also = f"; unreadable: {few(unreadable, MOST_SHOWN)}" if unreadable else ""
     if not entries:
         raise UsageError(f"{path} holds no readable pictures ({', '.join(COUNTED)}){also}", "name a folder of pictures")
-    if count is not None and len(entries) < count:
+    if count is not None and 1 < len(entries) < count:
         raise UsageError(
             f"{path} holds {len(entries)} readable pictures, and {count} are wanted{also}",
             f"take --num-images {len(entries)}",

@@ -302,6 +302,7 @@ def test_a_reference_of_another_extractor_is_refused(evaluate, tiny_run, tmp_pat
     np.savez(tmp_path / "adm.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     outcome = evaluate(tiny_run, "--reference", tmp_path / "adm.npz", *FAST)
     assert outcome.code == 2 and "pixels" in outcome.err and "inception-2015-12-05" in outcome.err
+    assert "choose the reference's own: --extractor inception-tf; or" in json.loads(outcome.err)["hint"]
 
 
 def test_what_is_no_student_is_refused(evaluate, tmp_path) -> None:
