@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 # A distance of fewer pictures than these has an interval, in which the value at so many lies, made from the features of
 # each.
 TARGET = 10_000
-COLUMNS = ("metric", "value", "low", "high", "images", "reference_images", "extractor", "resize", "reference")
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,6 @@ class Measure:
     estimate: float | None = None
     at: int | None = None
     note: str | None = None
-
-    def row(self) -> dict[str, object]:
-        """The cells of the table (COLUMNS), and the entries of JSON."""
-        return asdict(self)
 
 
 def measure(
