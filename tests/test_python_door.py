@@ -94,7 +94,8 @@ def usual(field: Field) -> object:
     [
         # What is kept is for people who look into a folder; a picture in memory has its recipe.
         (piflow.sample, SampleRequest, {"device", "output"}, {"grid", "metadata"}),
-        (piflow.evaluate, EvalRequest, set(), set()),
+        # A program holds numbers to limits of its own.
+        (piflow.evaluate, EvalRequest, set(), {"limits"}),
         (piflow.inspect, InspectRequest, set(), set()),
         (piflow.export, ExportRequest, set(), set()),
     ],

@@ -143,14 +143,13 @@ def _run(
     console: Console,
 ) -> None:
     from piflow_cli.evaluation.early import check
-    from piflow_cli.evaluation.limits import check_limits, hold, parse_limits
+    from piflow_cli.evaluation.limits import hold, parse_limits
     from piflow_cli.evaluation.request import EvalRequest, parse_metrics
     from piflow_cli.system.processes import process_count
 
     wanted = None if metrics is None else parse_metrics(metrics)
     limits = parse_limits(*(() if texts is None else texts for texts in failing))
-    request = EvalRequest(students=students, metrics=wanted, **told)
-    check_limits(limits, request.measures)
+    request = EvalRequest(students=students, metrics=wanted, limits=limits, **told)
     check(request)
 
     if processes not in (None, 1) and request.images is not None:

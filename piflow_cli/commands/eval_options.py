@@ -95,8 +95,13 @@ TrustWeights = Annotated[
     bool, switch("--trust-weights", "Run --inception-weights even if they are not the published file.", MEASURING)
 ]
 Clip = Annotated[str | None, setting("--clip", "CLIP for the CLIP score; default: ViT-L/14@336.", MEASURING, "PATH")]
-Quick = Annotated[bool, switch("--quick", "Measure 1,000 images by the cheapest metrics.", MEASURING)]
-Full = Annotated[bool, switch("--full", "Follow the paper's protocol: 50,000 images, or 10,000 prompts.", MEASURING)]
+Quick = Annotated[
+    bool,
+    switch("--quick", "Measure 1,000 images (of --images up to 1,000) by the cheapest metrics.", MEASURING),
+]
+Full = Annotated[
+    bool, switch("--full", "Follow the paper's protocol: 50,000 images of students, or 10,000 prompts.", MEASURING)
+]
 NumImages = Annotated[
     int | None,
     setting(

@@ -85,6 +85,12 @@ def read_prompts(source: str, text_column: str | None = None, split: str = "trai
     return prompts
 
 
+def refuse_column_of_lines(source: str | None, text_column: str | None) -> None:
+    """Raise UsageError where a ``text_column`` is named of a .txt file, whose lines are the prompts."""
+    if text_column is not None and str(source).lower().endswith(".txt"):
+        raise UsageError(f"--text-column {text_column}: {source} has no columns", "leave --text-column out")
+
+
 def _read_txt(path: Path, text_column: str, faults: Faults) -> list[Prompt]:
     return _prompts_of(((line, {text_column: text}) for line, text in numbered_lines(path)), text_column, faults)
 

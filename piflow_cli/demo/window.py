@@ -66,6 +66,8 @@ class Window:
                 ssr_mode=False, enable_monitoring=False, footer_links=[], theme=theme,
             )  # fmt: skip
         except OSError as error:
+            if port is None:
+                raise RunError("no port from 7860 on is free", "close a window, or name a free port") from error
             raise RunError(f"port {port} is taken", "name another one, or none: the first free one is taken") from error
         return address
 

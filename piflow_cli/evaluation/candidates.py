@@ -57,14 +57,17 @@ class Candidate:
     @property
     def folder(self) -> str:
         """Name and evaluations as the name of one folder; a student's name may be a whole path."""
-        return picture_folder(self.name, self.evaluations)
+        return picture_folder(self.name, self.evaluations, taken=self.kind != TEACHER and self.name == TEACHER)
 
 
-def picture_folder(name: str, evaluations: int) -> str:
-    """The folder of single pictures of the model ``name``, under ``images`` in that of a report."""
+def picture_folder(name: str, evaluations: int, *, taken: bool = False) -> str:
+    """The folder of single pictures of the model ``name``, under ``images`` in that of a report.
+
+    ``taken``: another model has the plain name.
+    """
     plain = re.sub(r"[^\w.-]+", "-", name).strip("-.")
-    if len(plain) > LONGEST_FOLDER:
-        # The end of a path tells more, and a digest keeps names apart that share it.
+    if taken or plain != name or len(plain) > LONGEST_FOLDER:
+        # The end of a path tells more, and a digest keeps names apart that share it, or are the same without spaces.
         plain = f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}-{plain[-LONGEST_FOLDER:].lstrip('-.')}"
     return f"{plain}-{evaluations}"
 

@@ -79,13 +79,10 @@ class ChosenExtractors:
             self._chosen(inner if compared.frames is None else OverFrames(inner), metrics) for inner, metrics in opened
         ]
         absent = [self._lacking(compared, chosen) for chosen in extractors]
-        for name in wanted:
-            reasons = [
-                without[name]
-                for chosen, without in zip(extractors, absent)
-                if name in chosen.metrics and name in without
-            ]
-            if len(reasons) == len(names) and self.request.asks(name):
+        for name in (*wanted, *patches):
+            seen = [without for chosen, without in zip(extractors, absent) if name in chosen.metrics]
+            reasons = [without[name] for without in seen if name in without]
+            if len(reasons) == len(seen) and self.request.asks(name):
                 raise UsageError(f"--metrics {name}: {reasons[0]}", "leave it out of --metrics")
             for reason in reasons:
                 self.console.say(f"{name} is left out: {reason}")
@@ -100,14 +97,8 @@ class ChosenExtractors:
         blank = torch.zeros(1, *opened.shape_of(compared.specs[0]), device=opened.device)
         features = chosen.extractor.features(opened.decode(blank))
         there = chosen.metrics and reference_of(self.request, compared) != TEACHER
-        count = len(compared.specs)
-        # Of few pictures it would be known when all are made, and videos are often few.
-        few = {
-            kind.name: f"it takes {kind.fewest} pictures, and there are {count}"
-            for kind in map(metric_kind, chosen.metrics)
-            if count < kind.fewest
-        }
-        return few | lacking(chosen.extractor, features, self.reference(compared, chosen) if there else None)
+        reference = self.reference(compared, chosen) if there else None
+        return lacking(chosen.extractor, features, len(compared.specs), reference)
 
     def metric_extractors_of(self, compared: Compared) -> dict[str, MetricExtractor]:
         """The extractors of one metric alone, by its name.

@@ -19,8 +19,9 @@ from ..teachers.class_conditional import ClassConditionalFamily
 from ..teachers.text_to_image import TextToImageFamily
 from ..weights.locate import locate
 from .candidates import Candidate, student_candidates, teacher_candidate
-from .metric_kinds import VIDEOS, metric_kind, usual
-from .reference_kinds import TEACHER
+from .limits import not_measured
+from .metric_kinds import VIDEOS, metric_kind
+from .reference_kinds import DATA, TEACHER
 from .request import FULL_CLASSES, FULL_PROMPTS, MOST_DATA, QUICK_IMAGES, EvalRequest
 
 if TYPE_CHECKING:
@@ -59,9 +60,7 @@ class Compared:
 
     def measures(self, request: EvalRequest) -> tuple[str, ...]:
         """The metrics that are asked for; videos have more of them where none is named."""
-        if request.metrics is None and self.frames is not None:
-            return usual(request.protocol, videos=True)
-        return request.measures
+        return request.measures if self.frames is None else request.measures_of_videos
 
     def refuse_other_kind(self, request: EvalRequest) -> None:
         """Raise UsageError where pictures are asked for a metric of videos, or the reference of videos is pictures."""
@@ -72,20 +71,32 @@ class Compared:
                     raise UsageError(
                         f"--metrics {name} is of videos, and {named} makes pictures", "leave it out of --metrics"
                     )
+            for limit in not_measured(request.limits, request.measures):
+                raise UsageError(f"{limit} is of videos, and {named} makes pictures", "leave it out")
         elif request.reference not in (None, TEACHER):
             raise UsageError(
                 f"--reference {request.reference}: {named} makes videos, and that would be of pictures",
                 "compare it with its teacher: --reference teacher",
             )
 
-    def need_teacher(self, what: str) -> OwnTeacher:
-        """The teacher; raises UsageError with the reason why ``what`` cannot be had without."""
+    def need_teacher(self, metric: str) -> None:
+        """Raise UsageError with the reason why ``metric`` cannot be had, where the teacher is not at hand."""
         if self.teacher is None:
             raise UsageError(
-                f"{what} needs the student's teacher: {self.why_not}",
+                f"--metrics {metric} needs the student's teacher: {self.why_not}",
                 "leave it out of --metrics, or name the run folder",
             )
-        return self.teacher
+
+    def need_reference(self, reference: str, named: bool) -> None:
+        """Raise UsageError where ``reference`` is what is not at hand; ``named``: by the user."""
+        missing = {TEACHER: self.teacher, DATA: self.preset}
+        if reference in missing and missing[reference] is None:
+            own = {TEACHER: "needs the student's teacher", DATA: "is what the student was trained on"}
+            unnamed = f"{self.opened.found.named} is compared with its teacher where no --reference is named, and "
+            raise UsageError(
+                (f"--reference {reference} {own[reference]}: " if named else unnamed) + str(self.why_not),
+                "name what to compare with: --reference DIR; or its teacher: --teacher FILE.yaml",
+            )
 
 
 def open_compared(path: str, name: str, request: EvalRequest, device: torch.device, console: Console) -> Compared:
@@ -155,6 +166,10 @@ def _prompts(request: EvalRequest) -> tuple[Prompt, ...]:
         return prompts
     wanted = FULL_PROMPTS if request.protocol == "full" and request.num_images is None else request.num_images
     if wanted is not None and wanted > len(prompts):
+        if len(prompts) == 1:
+            raise UsageError(
+                f"{request.prompts_from} holds one prompt, and {wanted} are wanted", "write more prompts into it"
+            )
         raise UsageError(
             f"{request.prompts_from} holds {len(prompts)} prompts, and {wanted} are wanted",
             f"take --num-images {len(prompts)}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 # A distance of fewer pictures than these has an interval, in which the value at so many lies, made from the features of
 # each.
 TARGET = 10_000
-COLUMNS = ("metric", "value", "low", "high", "images", "reference_images", "extractor", "resize", "reference")
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,6 @@ class Measure:
     estimate: float | None = None
     at: int | None = None
     note: str | None = None
-
-    def row(self) -> dict[str, object]:
-        """The cells of the table (COLUMNS), and the entries of JSON."""
-        return asdict(self)
 
 
 def measure(
@@ -77,19 +72,20 @@ def each_is_needed(metrics: Sequence[str]) -> bool:
     return any(EACH in metric_kind(name).needs for name in metrics)
 
 
-def lacking(extractor: Extractor, features: Tensor, reference: FeatureSet | None) -> dict[str, str]:
+def lacking(extractor: Extractor, features: Tensor, count: int, reference: FeatureSet | None) -> dict[str, str]:
     """The metrics that cannot be had, and the reasons.
 
     Args:
         features: of any picture by ``extractor``, (1, D).
-        reference: None where it is yet to be generated, with the features of every picture.
+        count: how many pictures are measured.
+        reference: None where it is yet to be read, or generated with the features of every picture.
 
     Raises UsageError for a ``reference`` of pictures of another number of features.
     """
     if reference is not None:
         refuse_length("what is measured", extractor.name, features.shape[1], reference)
     packages = {name: metric_kind(name).package for name in metric_names()}
-    reasons = {
+    reasons = _too_few(count, reference) | {
         name: f"it needs {package[1]}"
         for name, package in packages.items()
         if package is not None and find_spec(package[0]) is None
@@ -100,6 +96,19 @@ def lacking(extractor: Extractor, features: Tensor, reference: FeatureSet | None
         single = f"{reference.source} holds mean and covariance alone, and pictures are compared one by one"
         reasons |= dict.fromkeys(needing(REFERENCE, EACH), single)
     return reasons
+
+
+def _too_few(count: int, reference: FeatureSet | None) -> dict[str, str]:
+    """The metrics that take more pictures than ``count``, or than a reference has whose pictures are compared."""
+    kept = None if reference is None or reference.features is None else len(reference.features)
+    few = {}
+    for kind in map(metric_kind, needing(without={STUDENT})):
+        takes = f"it takes {kind.fewest} pictures, and "
+        if count < kind.fewest:
+            few[kind.name] = takes + ("there is one" if count == 1 else f"there are {count}")
+        elif REFERENCE in kind.needs and reference is not None and kept is not None and kept < kind.fewest:
+            few[kind.name] = f"{takes}{reference.source} has {kept}"
+    return few
 
 
 @dataclass(frozen=True)

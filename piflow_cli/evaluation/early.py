@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..data.places import require_prompts
+from ..data.prompts import refuse_column_of_lines
 from ..errors import UsageError
 from ..presets.resolve import load
 from ..ranks import is_first
@@ -13,6 +14,7 @@ from ..system.files import cache_folder, check_writable
 from ..system.outputs import check_output
 from ..weights.locate import require_base
 from .extractor_kinds import extractor_kind
+from .limits import check_limits
 from .reference_kinds import TEACHER, check_reference
 from .report_folder import is_of_report
 from .request import EvalRequest
@@ -21,6 +23,7 @@ from .request import EvalRequest
 def check(request: EvalRequest) -> None:
     """Raise UsageError for what does not go together, is not there, or is there where the report is to go."""
     request.check()
+    check_limits(request.limits, request.measures_of_videos)
     # The folder for what is made has a student's name, so students come first.
     for student in request.students:
         check_student(student, request.subfolder)
@@ -37,6 +40,7 @@ def check(request: EvalRequest) -> None:
         check_folder(request.images)
     if request.reference not in (None, TEACHER):
         check_reference(request.reference)
+    refuse_column_of_lines(request.prompts_from, request.text_column)
     if request.prompts_from is not None:
         require_prompts(request.prompts_from, request.text_column)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +14,9 @@ from .distributions import TARGET, Measure, each_is_needed, lacking, measure
 from .extractors import Extractor, centre_patches, open_extractor
 from .extractors.features import FeatureSet
 from .folders import ImageFolder, open_folder
-from .metric_kinds import PATCHES, STUDENT, needing, usual
+from .metric_kinds import PATCHES, STUDENT, needing, usual_of_folders
 from .references import BATCH, folder_features, open_reference
+from .request import QUICK_IMAGES
 
 if TYPE_CHECKING:
     from ..console import Console
@@ -28,15 +30,17 @@ class FolderRequest:
     """`piflow eval --images DIR --reference REFERENCE`.
 
     ``reference``: None to measure nothing and only save. ``metrics``: such as need no student; None is what the
-    extractor, the reference and the installed packages allow, without patches. ``count``: how many pictures to take of
-    each side, the first by name; None is all. ``trust_weights``: run ``inception_weights`` that are not the published
-    ones. ``cache``: as :func:`open_reference` has it. ``save_to``: a file for the statistics of ``images``.
+    extractor, the reference and the installed packages allow of those of ``protocol`` (quick, full or None), without
+    patches. ``count``: how many pictures to take of each side, the first by name; None is all, of ``images`` as many as
+    the protocol takes. ``trust_weights``: run ``inception_weights`` that are not the published ones. ``cache``: as
+    :func:`open_reference` has it. ``save_to``: a file for the statistics of ``images``.
     """
 
     images: Path
     reference: str | None
     extractor: str = "inception"
     metrics: tuple[str, ...] | None = None
+    protocol: str | None = None
     count: int | None = None
     batch_size: int = BATCH
     inception_weights: Path | None = None
@@ -67,31 +71,32 @@ def evaluate_folder(
     unknown = [name for name in request.metrics or () if name not in known]
     if unknown:
         raise UsageError(f"folders of pictures have no metric {unknown[0]}", f"known: {', '.join(known)}")
-    folder = open_folder(request.images, request.count, console)
+    most = QUICK_IMAGES if request.protocol == "quick" else None
+    folder = open_folder(request.images, request.count, console, most=most)
     if extractor is None:
         extractor = extractor_of(request, device, console)
-    whole = None if request.metrics is None else tuple(name for name in request.metrics if name not in of_patches)
+    wanted = usual_of_folders(request.protocol) if request.metrics is None else request.metrics
     numbers: list[Measure] = []
-    if whole is None or whole:
+    if whole := tuple(name for name in wanted if name not in of_patches):
         numbers += _numbers(request, folder, extractor, whole, console)
-    patches = tuple(name for name in request.metrics or () if name in of_patches)
-    if patches:
+    if patches := tuple(name for name in wanted if name in of_patches):
         numbers += _numbers(replace(request, save_to=None), folder, centre_patches(extractor), patches, console)
     return numbers
 
 
 def _numbers(
-    request: FolderRequest, folder: ImageFolder, extractor: Extractor, wanted: tuple[str, ...] | None, console: Console
+    request: FolderRequest, folder: ImageFolder, extractor: Extractor, wanted: tuple[str, ...], console: Console
 ) -> list[Measure]:
     """The numbers of ``folder`` by ``extractor``; its statistics are saved on the way."""
     reference, metrics = None, ()
     if request.reference is not None:
+        _possible(request, wanted, _reasons(folder, extractor, None))
         reference = open_reference(
             request.reference, extractor, console, count=request.count, batch_size=request.batch_size,
             cache=request.cache,
-            keep=wanted is None or each_is_needed(wanted),
+            keep=each_is_needed(wanted),
         )  # fmt: skip
-        metrics = _possible(folder, extractor, reference, wanted, console)
+        metrics = _possible(request, wanted, _reasons(folder, extractor, reference), console)
     # A distance of many pictures needs their moments alone, and memory that does not grow with them.
     keep = each_is_needed(metrics) or len(folder.entries) < TARGET
     saved = request.save_to is not None and len(folder.entries) <= MOST_SAVED
@@ -106,20 +111,20 @@ def _numbers(
     return [] if reference is None else measure(metrics, ours, reference, extractor)
 
 
-def _possible(
-    folder: ImageFolder, extractor: Extractor, reference: FeatureSet, wanted: tuple[str, ...] | None, console: Console
-) -> tuple[str, ...]:
-    """The metrics that can be had.
-
-    They are all of ``wanted``, or a refusal; else as many as possible, and ``console`` is told about the others.
-    """
+def _reasons(folder: ImageFolder, extractor: Extractor, reference: FeatureSet | None) -> dict[str, str]:
+    """Why metrics cannot be had; without a ``reference`` those reasons that lie with ``folder`` or ``extractor``."""
     width, height = folder.entries[0].size
     blank = torch.zeros(1, folder.channels, height, width)
-    reasons = lacking(extractor, extractor.features(blank), reference)
-    usually = tuple(name for name in usual("full") if name in needing(without={STUDENT, PATCHES}))
-    for name, reason in reasons.items():
-        if wanted is None and name in usually:
-            console.say(f"{name} is left out: {reason}")
-        elif wanted is not None and name in wanted:
-            raise UsageError(f"--metrics {name}: {reason}", "leave it out of --metrics")
-    return tuple(name for name in usually if name not in reasons) if wanted is None else wanted
+    return lacking(extractor, extractor.features(blank), len(folder.entries), reference)
+
+
+def _possible(
+    request: FolderRequest, wanted: tuple[str, ...], reasons: Mapping[str, str], console: Console | None = None
+) -> tuple[str, ...]:
+    """Those of ``wanted`` that can be had; ``console`` is told of the others, and those that were named are refused."""
+    for name in wanted:
+        if name in reasons and request.metrics is not None:
+            raise UsageError(f"--metrics {name}: {reasons[name]}", "leave it out of --metrics")
+        if name in reasons and console is not None:
+            console.say(f"{name} is left out: {reasons[name]}")
+    return tuple(name for name in wanted if name not in reasons)

@@ -133,8 +133,12 @@ class ImageFolder:
                 yield entries[start : start + step]
 
 
-def open_folder(path: Path, count: int | None = None, console: Console | None = None) -> ImageFolder:
-    """The pictures below ``path``, or the first ``count`` of them by name; headers are read, pixels are not.
+def open_folder(
+    path: Path, count: int | None = None, console: Console | None = None, *, most: int | None = None
+) -> ImageFolder:
+    """The pictures below ``path``, or the first of them by name; headers are read, pixels are not.
+
+    Of those it takes ``count``, or up to ``most``.
 
     Those are the files that clean-fid counts: suffixes as in COUNTED, sub-folders too, through symbolic links, names
     that begin with a dot left out; less the grids of `piflow sample`. ``console`` is told of several sizes, of
@@ -145,7 +149,8 @@ def open_folder(path: Path, count: int | None = None, console: Console | None = 
     """
     check_folder(path)
     files = files_below(path)
-    entries, unreadable, grids = _looked_at(path, [file for file in files if file.suffix.lower() in COUNTED], count)
+    taken = most if count is None else count
+    entries, unreadable, grids = _looked_at(path, [file for file in files if file.suffix.lower() in COUNTED], taken)
     _refuse_too_few(path, entries, unreadable, count)
     uncounted = [
         str(file.relative_to(path))
@@ -184,7 +189,7 @@ def _refuse_too_few(path: Path, entries: Sequence[Entry], unreadable: Sequence[s
     also = f"; unreadable: {few(unreadable, MOST_SHOWN)}" if unreadable else ""
     if not entries:
         raise UsageError(f"{path} holds no readable pictures ({', '.join(COUNTED)}){also}", "name a folder of pictures")
-    if count is not None and len(entries) < count:
+    if count is not None and 1 < len(entries) < count:
         raise UsageError(
             f"{path} holds {len(entries)} readable pictures, and {count} are wanted{also}",
             f"take --num-images {len(entries)}",

@@ -25,6 +25,9 @@ class NumberLimit:
     name: str
     bound: float
 
+    def __str__(self) -> str:
+        return f"{self.option} {self.name}={self.bound:g}"
+
     def is_broken(self, value: float) -> bool:
         """NaN is within no limit."""
         return not (value <= self.bound if self.option == ABOVE else value >= self.bound)
@@ -41,13 +44,14 @@ def parse_limits(above: Sequence[str], below: Sequence[str]) -> tuple[NumberLimi
 
 def check_limits(limits: Sequence[NumberLimit], measures: Collection[str]) -> None:
     """Raise UsageError where a limit is of a number that none of the metrics ``measures`` gives."""
+    for limit in not_measured(limits, measures):
+        raise UsageError(f"{limit}: that is not measured", f"add it: --metrics {','.join([*measures, limit.name])}")
+
+
+def not_measured(limits: Sequence[NumberLimit], measures: Collection[str]) -> list[NumberLimit]:
+    """The limits of numbers that none of the metrics ``measures`` gives."""
     measured = {number.name for kind in metric_kinds() if kind.name in measures for number in kind.numbers}
-    for limit in limits:
-        if limit.name not in measured:
-            raise UsageError(
-                f"{limit.option} {limit.name}={limit.bound:g}: that is not measured",
-                f"add it: --metrics {','.join([*measures, limit.name])}",
-            )
+    return [limit for limit in limits if limit.name not in measured]
 
 
 def hold(limits: Sequence[NumberLimit], rows: Sequence[Mapping[str, Any]]) -> None:

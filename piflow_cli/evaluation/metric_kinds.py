@@ -48,6 +48,7 @@ ROWS = {
             (Number("is", "IS", "Inception score", "higher"),),
             frozenset({FEATURES, EACH, CLASSES}),
             "full",
+            fewest=10,  # one for each of its splits
         ),
         MetricKind(
             "pr",
@@ -222,6 +223,12 @@ def usual(protocol: str | None, kinds: Iterable[MetricKind] | None = None, *, vi
         for kind in (metric_kinds() if kinds is None else kinds)
         if COSTS.index(kind.cost) <= most and (videos or VIDEOS not in kind.needs)
     )
+
+
+def usual_of_folders(protocol: str | None) -> tuple[str, ...]:
+    """What is measured of pictures alone where nothing is named: at no cost of making them, all but patches."""
+    known = needing(without={STUDENT, PATCHES})
+    return tuple(name for name in usual("full" if protocol is None else protocol) if name in known)
 
 
 def needing(*needs: str, without: Iterable[str] = ()) -> tuple[str, ...]:

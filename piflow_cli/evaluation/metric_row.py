@@ -65,7 +65,8 @@ class MetricKind:
         refuse: "module:function" that raises UsageError if a student
             (:class:`~piflow_cli.evaluation.compared.Compared`) cannot have the metric that was named.
         option: an option of the command line for this metric alone.
-        fewest: pictures without which there is no number; for metrics that need no STUDENT.
+        fewest: pictures of a side, below which there is no number; for metrics that need no STUDENT. A covariance takes
+            two.
 
     Raises:
         ValueError: a need or a cost is none of these.
@@ -80,7 +81,7 @@ class MetricKind:
     extractor: str | None = None
     refuse: str | None = None
     option: str | None = None
-    fewest: int = 1
+    fewest: int = 2
 
     def __post_init__(self) -> None:
         if unknown := sorted(self.needs - NEEDS):

@@ -11,6 +11,7 @@ from ..errors import UsageError
 from ..presets.bounds import MEASURED
 from ..sampling.limits import faults_of, listed
 from .extractor_kinds import ROWS as EXTRACTORS
+from .limits import NumberLimit
 from .metric_kinds import (
     FEATURES,
     PATCHES,
@@ -22,6 +23,7 @@ from .metric_kinds import (
     needing,
     spoken_names,
     usual,
+    usual_of_folders,
 )
 
 # The paper's protocols (pi-Flow, 2510.14974): 50,000 pictures of ImageNet, 10,000 prompts of COCO.
@@ -43,7 +45,7 @@ class EvalRequest:
     which students are compared. ``protocol``: quick, full or neither. ``trust_weights``: run ``inception_weights`` that
     are not the published ones. ``clip``: the CLIP of the CLIP score. ``cache``: where states and features are kept.
     ``output``: the folder that takes the report; None: none is written. ``overwrite``: an earlier report may go from
-    there, and earlier statistics from their file.
+    there, and earlier statistics from their file. ``limits``: of numbers, which are to be measured.
     """
 
     students: tuple[str, ...] = ()
@@ -78,6 +80,7 @@ class EvalRequest:
     output: Path | None = None
     overwrite: bool = False
     device: str = "auto"
+    limits: tuple[NumberLimit, ...] = ()
 
     @property
     def measured(self) -> bool:
@@ -89,8 +92,13 @@ class EvalRequest:
         """The metrics, in the order of their table."""
         if self.metrics is not None:
             return self.metrics
-        chosen = usual(self.protocol)
-        return chosen if self.images is None else tuple(name for name in chosen if name not in needing(STUDENT))
+        return usual(self.protocol) if self.images is None else usual_of_folders(self.protocol)
+
+    @property
+    def measures_of_videos(self) -> tuple[str, ...]:
+        """The metrics of students that make videos, which have more where none is named."""
+        named = self.metrics is not None or self.images is not None
+        return self.measures if named else usual(self.protocol, videos=True)
 
     def asks(self, metric: str) -> bool:
         """Whether ``metric`` was named: then it is an error that it cannot be had."""
@@ -161,6 +169,8 @@ class EvalRequest:
                 f"--reference {self.reference} belongs to a student: name a folder or a file of statistics beside"
                 " --images"
             )
+        if self.protocol == "full":
+            faults.append("--full is how many images a student makes, and a folder is measured whole: leave it out")
         faults += self._faults_of_saving()
         faults += [
             f"--metrics {name} needs a student: pictures alone do not tell"
@@ -197,6 +207,8 @@ class EvalRequest:
             )
         if self.reference is None and self.metrics is not None:
             faults.append("--metrics wants to know what to compare with: --reference DIR")
+        if self.reference is None and self.limits:
+            faults.append(f"{self.limits[0].option} wants to know what to compare with: --reference DIR")
         return faults
 
     def _faults_of_students(self) -> list[str]:

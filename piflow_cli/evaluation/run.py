@@ -118,7 +118,8 @@ def folder_requests(request: EvalRequest) -> list[FolderRequest]:
             images=request.images,
             reference=request.reference,
             extractor=name,
-            metrics=request.measures if request.protocol == "quick" else request.metrics,
+            metrics=request.metrics,
+            protocol=request.protocol,
             count=request.num_images,
             batch_size=FOLDER_BATCH if request.batch_size is None else request.batch_size,
             inception_weights=request.inception_weights if extractor_kind(name).takes_weights else None,
@@ -256,9 +257,9 @@ def _checked(
     asked = [kind for kind in kinds if request.asks(kind.name)]
     for kind in asked:
         if OWN_TEACHER in kind.needs:
-            compared.need_teacher(f"--metrics {kind.name}")
-    if reference_of(request, compared) == TEACHER and any(STUDENT not in kind.needs for kind in kinds):
-        compared.need_teacher("--reference teacher")
+            compared.need_teacher(kind.name)
+    if any(STUDENT not in kind.needs for kind in kinds):
+        compared.need_reference(reference_of(request, compared), request.reference is not None)
     for kind in asked:
         if kind.refuse is not None:
             object_at(kind.refuse)(compared)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..data.buckets import buckets_of, nearest_bucket
 from ..data.pictures import Unreadable, open_picture, upright_size
-from ..data.prompts import Prompt, read_prompts
+from ..data.prompts import Prompt, read_prompts, refuse_column_of_lines
 from ..errors import RunError, UsageError
 from ..errors.table import INSTALL_HINTS
 from ..presets.bounds import IMAGES, SIDE
@@ -89,10 +89,7 @@ def specs_of(request: SampleRequest, family: TextToImageFamily, usual: Sequence[
             "the model is told a text, and none is given",
             'type a prompt: piflow sample RUN "a red fox", or --prompts FILE',
         )
-    if request.text_column is not None and str(request.prompts_from).lower().endswith(".txt"):
-        raise UsageError(
-            f"--text-column {request.text_column}: {request.prompts_from} has no columns", "leave --text-column out"
-        )
+    refuse_column_of_lines(request.prompts_from, request.text_column)
     if request.text_column is not None and request.prompts_from is None:
         raise UsageError(
             "--text-column belongs to a file of prompts, and none is given",

@@ -41,6 +41,7 @@ DEFAULTS = {
     "output": Path("evals/digits"),
     "overwrite": False,
     "device": "auto",
+    "limits": (),
 }
 
 
@@ -107,6 +108,7 @@ def test_eval_hands_over_what_was_asked(cli, evaluations) -> None:
         Path("o"),
         True,
         "cpu",
+        (),
     )
     assert tuple(vars(evaluations[0]).values()) == expected
 

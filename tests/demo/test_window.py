@@ -82,6 +82,17 @@ def test_a_port_that_is_taken_is_named(tiny_run: Path) -> None:
 
 
 @needs_gradio
+def test_where_every_port_is_taken_none_is_named(tiny_run: Path, monkeypatch) -> None:
+    def launch(**told) -> None:
+        raise OSError("Cannot find empty port in range: 7860-7959")
+
+    window = open_window(DemoRequest(str(tiny_run), device="cpu"), Console(quiet=True))
+    monkeypatch.setattr(window.blocks, "launch", launch)
+    with pytest.raises(RunError, match="no port from 7860 on is free"):
+        window.open(None)
+
+
+@needs_gradio
 def test_a_temperature_that_is_none_is_said_in_the_window(tiny_run: Path) -> None:
     import gradio
 

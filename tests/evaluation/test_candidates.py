@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -76,10 +78,20 @@ def test_the_precision_of_the_base_is_part_of_a_teacher(tiny_run) -> None:
     ("name", "folder"),
     [
         ("digits", "digits-4"),
-        ("/abs/runs/digits", "abs-runs-digits-4"),
-        ("../x", "x-4"),
-        ("teacher of a", "teacher-of-a-4"),
+        ("/abs/runs/digits", "????????-abs-runs-digits-4"),
+        ("../x", "????????-x-4"),
+        ("teacher of a", "????????-teacher-of-a-4"),
+        ("teacher", "????????-teacher-4"),
     ],
 )
 def test_pictures_stay_below_the_report_whatever_a_student_is_called(name: str, folder: str) -> None:
-    assert Candidate(name, "student", "gm, 8", 4, {}, lambda noise, conditioning: noise).folder == folder
+    assert fnmatch(folder_of(name), folder)
+
+
+def test_no_two_models_share_a_folder() -> None:
+    assert folder_of("teacher", "teacher") == "teacher-4" != folder_of("teacher")
+    assert len({folder_of(name) for name in ("a b", "a-b", "a/b", "a  b", "-a-b")}) == 5
+
+
+def folder_of(name: str, kind: Literal["student", "teacher"] = "student") -> str:
+    return Candidate(name, kind, "gm, 8", 4, {}, lambda noise, conditioning: noise).folder

@@ -302,6 +302,7 @@ def test_a_reference_of_another_extractor_is_refused(evaluate, tiny_run, tmp_pat
     np.savez(tmp_path / "adm.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     outcome = evaluate(tiny_run, "--reference", tmp_path / "adm.npz", *FAST)
     assert outcome.code == 2 and "pixels" in outcome.err and "inception-2015-12-05" in outcome.err
+    assert "choose the reference's own: --extractor inception-tf; or" in json.loads(outcome.err)["hint"]
 
 
 def test_what_is_no_student_is_refused(evaluate, tmp_path) -> None:
@@ -325,6 +326,21 @@ def test_a_student_without_its_teacher_is_measured_without(evaluate, tiny_run, t
     ):
         refused = evaluate(adapter, *arguments)
         assert refused.code == 2 and "needs the student's teacher" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "{} is compared with its teacher where no --reference is named, and the student's teacher is tiny"),
+        (["--reference", "teacher"], "--reference teacher needs the student's teacher: the student's teacher is tiny"),
+        (["--reference", "data"], "--reference data is what the student was trained on: the student's teacher is tiny"),
+    ],
+)
+def test_a_student_of_no_known_preset_says_what_would_help(evaluate, tiny_run, tmp_path, arguments, message) -> None:
+    adapter = shutil.copytree(tiny_run / "adapter", tmp_path / "alone")
+    refused = json.loads(evaluate(adapter, *arguments).err)
+    assert refused["error"].startswith(message.format(adapter))
+    assert refused["hint"] == "name what to compare with: --reference DIR; or its teacher: --teacher FILE.yaml"
 
 
 def test_a_student_without_its_run_is_compared_with_the_teacher_of_a_preset(

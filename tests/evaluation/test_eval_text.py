@@ -114,6 +114,8 @@ def test_seeds_and_sizes_of_prompts_count(evaluate, student, tmp_path) -> None:
     [
         ("a fox\n\ncat\n", [], "prompts.txt:2: is empty"),
         ("a fox\ncat\n", ["--num-images", "3"], "holds 2 prompts, and 3 are wanted"),
+        ("a fox\n", ["--num-images", "2"], "write more prompts into it"),
+        ("a fox\ncat\n", ["--text-column", "caption"], "--text-column caption: "),
         ("a fox\ncat\n", ["--full"], "holds 2 prompts, and 10000 are wanted"),
         ("a fox\ncat\n", ["--labels", "1"], "--labels"),
         ("a fox\ncat\n", ["--metrics", "diversity"], "no label or prompt comes twice"),

@@ -61,7 +61,8 @@ def numbers(outcome) -> dict[tuple[str, str], dict]:
 
 
 def test_videos_are_measured_by_frames_and_by_their_change(evaluate, unrendered, student, prompts, tmp_path) -> None:
-    outcome = evaluate(student, "--prompts", prompts, *SMALL, "--teacher-steps", "1", "--save-images")
+    limit = ["--fail-above", "temporal-error=1e9"]
+    outcome = evaluate(student, "--prompts", prompts, *SMALL, "--teacher-steps", "1", "--save-images", *limit)
     found = numbers(outcome)
     # What is measured where nothing is named; a student's one step is not the teacher's two.
     assert found["student", "temporal-error"]["value"] > 0 and found["student", "frame-error"]["value"] > 0
@@ -92,6 +93,7 @@ def test_clip_is_a_mean_over_frames(evaluate, student, prompts) -> None:
     ("arguments", "message"),
     [
         (["--metrics", "pr", "--num-images", "3", *SMALL], "--metrics pr: it takes 4 pictures, and there are 3"),
+        (["--metrics", "fid", "--fail-above", "temporal-error=1", *SMALL], "temporal-error=1: that is not measured"),
         (["--metrics", "is", *SMALL], "--metrics is: pixels over frames has no classes"),
         (["--metrics", "patch-fid", *SMALL], "patch FID takes the middle 299 x 299 pixels, and a picture has 32 x 32"),
         (["--metrics", "temporal", "--frames", "1", *SMALL[:-2]], "videos of one frame do not change"),
@@ -114,3 +116,6 @@ def test_pictures_have_no_temporal_error(evaluate, tmp_path, prompts) -> None:
     adapter = saved_student(ZOO["flux"], tmp_path)
     outcome = evaluate(adapter, "--prompts", prompts, "--metrics", "temporal-error", *SMALL[:-2])
     assert outcome.code == 2 and f"--metrics temporal is of videos, and {adapter} makes pictures" in outcome.err
+    outcome = evaluate(adapter, "--prompts", prompts, "--fail-above", "temporal-error=1", *SMALL[:-2])
+    told = f"--fail-above temporal-error=1 is of videos, and {adapter} makes pictures"
+    assert outcome.code == 2 and told in outcome.err and not list((tmp_path / "cache").rglob("*.safetensors"))

@@ -101,6 +101,10 @@ def test_more_pictures_than_there_are_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds 3 readable pictures, and 4 are wanted") as caught:
         open_folder(tmp_path, 4)
     assert caught.value.hint == "take --num-images 3"
+    write(tmp_path / "one", "0.png")
+    with pytest.raises(UsageError, match="holds one picture") as caught:
+        open_folder(tmp_path / "one", 4)
+    assert caught.value.hint == "give at least two, better thousands"
     assert [entry.path.name for entry in open_folder(tmp_path, 2).entries] == ["0.png", "1.png"]
 
 

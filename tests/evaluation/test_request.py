@@ -56,6 +56,7 @@ def test_an_unknown_metric_is_named(text: str, message: str) -> None:
         ({"images": Path("d"), "reference": "r", "students": ("a",)}, "name no student"),
         ({"images": Path("d"), "reference": "teacher"}, "belongs to a student"),
         ({"images": Path("d"), "reference": "data"}, "belongs to a student"),
+        ({"images": Path("d"), "reference": "r", "protocol": "full"}, "--full is how many images a student makes"),
         (
             {"images": Path("d"), "reference": "r", "labels": (1,), "base": "b"},
             "--labels, --base: settings of a student",
@@ -120,7 +121,7 @@ def test_all_faults_come_at_once() -> None:
 
 def test_what_goes_together_is_taken() -> None:
     request(students=("a", "b")).check()
-    request(images=Path("d"), reference="r", protocol="full", num_images=5).check()
+    request(images=Path("d"), reference="r", protocol="quick", num_images=5).check()
     largest = {
         "batch_size": BATCH.most,
         "steps": (1, EVALUATIONS.most),

@@ -17,6 +17,7 @@ from ...weights.cache import as_bytes, as_text
 from ...weights.sealed import read_sealed, save_sealed
 from ...weights.stored import opened_tensors
 from . import Extractor
+from .base import INCEPTION, RESIZE_TENSORFLOW
 from .moments import MomentAccumulator, Moments, check_moments, check_shapes
 
 if TYPE_CHECKING:
@@ -178,8 +179,15 @@ def refuse_mixing(ours: FeatureSet | Extractor, reference: FeatureSet) -> None:
         raise UsageError(
             f"{reference.source} was made with {reference.extractor} (resize: {reference.resize}), "
             f"and the pictures are seen by {name} (resize: {ours.resize})",
-            "choose the reference's own: --extractor NAME; or name the reference's pictures, a folder",
+            f"choose the reference's own: --extractor {_typed(reference)}; or name the reference's pictures, a folder",
         )
+
+
+def _typed(reference: FeatureSet) -> str:
+    """The extractor of ``reference`` as it is typed; that of Inception goes by the way in which it resizes."""
+    if reference.extractor != INCEPTION:
+        return reference.extractor
+    return "inception-tf" if reference.resize == RESIZE_TENSORFLOW else "inception"
 
 
 def refuse_length(source: str, extractor: str, dimension: int, reference: FeatureSet) -> None:

@@ -52,14 +52,9 @@ class MomentAccumulator:
             centred = features - mean
             self._merge(len(features), mean, centred.T @ centred)
 
-    def merge(self, other: MomentAccumulator) -> None:
-        """Take in another accumulator, as if its features had come here."""
-        if other._mean is not None and other._scatter is not None:
-            self._merge(other.count, other._mean, other._scatter)
-
     def _merge(self, count: int, mean: Tensor, scatter: Tensor) -> None:
         if self._mean is None or self._scatter is None:
-            self.count, self._mean, self._scatter = count, mean, scatter.clone()
+            self.count, self._mean, self._scatter = count, mean, scatter
             return
         total = self.count + count
         shift = mean - self._mean

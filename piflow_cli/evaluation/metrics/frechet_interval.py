@@ -40,10 +40,6 @@ class FrechetInterval:
     level: float
     enough: int
 
-    @property
-    def trusted(self) -> bool:
-        return self.count >= self.enough
-
 
 def frechet_interval(
     features: Tensor,

@@ -56,7 +56,7 @@ def test_it_holds_the_value_of_ten_thousand_in_nine_draws_of_ten(scale: float) -
         features = pool[torch.randperm(POOL, generator=seeded(draw))[:QUICK]]
         interval = frechet_interval(features, standard(16), at=POOL)
         hits += interval.low <= value <= interval.high
-        assert interval.trusted and 0 <= interval.low <= interval.high
+        assert interval.enough <= QUICK and 0 <= interval.low <= interval.high
         # What is measured on few alone would mislead: it lies far above.
         assert interval.measured > value
     assert hits >= 90
@@ -89,15 +89,14 @@ def test_sides_that_are_not_of_the_same_noise_are_refused() -> None:
         frechet_interval(torch.zeros(40, 2), torch.zeros(41, 2))
 
 
-def test_too_few_samples_for_the_features_are_said_not_to_be_trusted() -> None:
+def test_the_samples_that_an_interval_takes_go_by_the_effective_dimension() -> None:
     """A flat spectrum of 80 takes 480; one that falls as 1/i^2 has the effective dimension (sum 1/i)^2 / sum 1/i^2."""
     features = torch.randn(100, 80, generator=seeded(), dtype=torch.float64)
     flat = frechet_interval(features, standard(80))
-    assert flat.enough == 480 and not flat.trusted
+    assert flat.enough == enough_samples(standard(80)) == 480
     spread = 1 / torch.arange(1, 81, dtype=torch.float64)
     falling = frechet_interval(features * spread, Moments(torch.zeros(80, dtype=torch.float64), torch.diag(spread**2)))
     assert falling.enough == math.ceil(6 * (spread.sum() ** 2 / spread.square().sum()).item()) == 91
-    assert falling.trusted and enough_samples(standard(80)) == 480
 
 
 def test_too_few_samples_have_no_interval() -> None:
