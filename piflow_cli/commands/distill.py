@@ -251,7 +251,7 @@ def _plan(
     from piflow_cli.training.waiting import step_timeout
 
     step_timeout()
-    source_of(RunFolder(folder), fork, resume, console)
+    source_of(RunFolder(folder), preset, fork, resume, console)
     plan = describe(preset, folder, device, processes, parallel)
     console.result(plan, format_pairs(plan))
 

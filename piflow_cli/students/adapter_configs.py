@@ -143,7 +143,10 @@ def read_config(path: Path | None) -> dict[str, Any] | None:
 def base_config(
     config: Mapping[str, Any] | None, facts: StudentFacts, teacher: str | None, family: TeacherFamily
 ) -> dict[str, Any]:
-    """The base's config, recovered from the widened one, or from the teacher's where the student has none of ours."""
+    """The base's config, recovered from the widened one, or from the teacher's where the student has none of ours.
+
+    Raises RunError where what the networks give is no number.
+    """
     if config is None or class_of_base(config) != family.model_name:
         section = load(facts.teacher if teacher is None else teacher).teacher
         return dict(base_outline(on_base(section, *facts.base_at())).config)
@@ -156,6 +159,11 @@ def base_config(
         # A head of ours leaves what the network gives besides as it is; DX, whose classes are the bases', does not.
         own = policy_kind(facts.policy).published.class_prefix is not None
         return base | ({field: config[field]} if own else {})
+    if type(config[field]) is not int:
+        raise RunError(
+            f"{CONFIG_NAME} describes no {family.model_name}: {field} {config[field]!r} is no whole number",
+            OTHER_CONFIG,
+        )
     # The inverse of what widened_config() does to them.
     fields, divisor = inspect.signature(family.model_class).parameters, 1
     if policy_kind(facts.policy).published.class_prefix is None:

@@ -95,7 +95,13 @@ def _config(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         raise RunError(
             f"{place} does not say its scales: what it says of them is no JSON object", "copy it again"
         ) from error
-    alphas = [config.get("lora_alpha"), *(config.get("alpha_pattern") or {}).values()]
+    pattern = {} if config.get("alpha_pattern") is None else config["alpha_pattern"]
+    if not isinstance(pattern, dict) or not all(map(_is_expression, pattern)):
+        raise RunError(
+            f"{place} has scales of no modules: alpha_pattern {pattern!r:.100}, whose keys are regular expressions",
+            "copy it again",
+        )
+    alphas = [config.get("lora_alpha"), *pattern.values()]
     if wrong := [
         alpha
         for alpha in alphas
@@ -108,9 +114,21 @@ def _config(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
 def _of_module(pattern: Mapping[str, float] | None, module: str, default: float | None) -> float | None:
     """The value for a module, by the rule of peft: the first key, a regular expression, that ends its path."""
     for key, value in (pattern or {}).items():
-        if re.fullmatch(rf"(.*\.)?({key})", module):
+        if re.fullmatch(_ending(key), module):
             return value
     return default
+
+
+def _ending(key: str) -> str:
+    return rf"(.*\.)?({key})"
+
+
+def _is_expression(key: str) -> bool:
+    try:
+        re.compile(_ending(key))
+    except (re.error, RecursionError, OverflowError):
+        return False
+    return True
 
 
 def find_lora(path: str, option: str = OPTION) -> Path:

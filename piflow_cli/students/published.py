@@ -62,8 +62,7 @@ def facts_of_published(
         nfe = int(published[2])
         facts = replace(facts, nfe=nfe, segment=replace(time_grid(preset), nfe=nfe).segment)
     sizes = _head_sizes(config, weights, kind, preset)
-    if wrong := [f"{name} {size!r}" for name, size in sizes.items() if not isinstance(size, int) or size < 1]:
-        raise RunError(f"the student cannot have {' and '.join(wrong)}", "copy its config.json again")
+    _refuse_no_sizes(sizes)
     if beyond := list(out_of_range(sizes)):
         raise RunError(f"the student cannot be: {'; '.join(beyond)}", "copy its config.json again")
     facts = replace(facts, **sizes)
@@ -194,6 +193,11 @@ def first_preset(config: Mapping[str, Any], kind: PolicyKind) -> Preset:
     raise UsageError(f"no preset is for {kind.name} students of this {name}", NAME_PRESET)
 
 
+def _refuse_no_sizes(sizes: Mapping[str, Any]) -> None:
+    if wrong := [f"{name} {size!r}" for name, size in sizes.items() if type(size) is not int or size < 1]:
+        raise RunError(f"the student cannot have {' and '.join(wrong)}", "copy its config.json again")
+
+
 def _head_sizes(
     config: Mapping[str, Any] | None, weights: StoredWeights, kind: PolicyKind, preset: Preset
 ) -> dict[str, int]:
@@ -206,7 +210,11 @@ def _head_sizes(
             # Tokens go in and come out as wide as a patch, N times over; latents that are no tokens have no patches.
             side = config.get("patch_size", 1)
             positions = side**2 if isinstance(side, int) else 1
-            return {"components": config[family.output_field] * positions // config[family.input_field]}
+            given, taken = config[family.output_field], config[family.input_field]
+            # A network of diffusers that says nothing of what it gives gives what it takes.
+            given = taken if given is None else given
+            _refuse_no_sizes({family.output_field: given, family.input_field: taken})
+            return {"components": given * positions // taken}
         model = base_outline(preset.teacher)
         start, network = next(iter(family.networks(model).items()))
         site = family.head_site(network)

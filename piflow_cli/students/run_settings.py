@@ -50,15 +50,19 @@ def recorded_length(path: Path) -> tuple[int, str | None]:
 
     Other settings are not looked at: some of them need torch. Raises UsageError where the file is damaged.
     """
-    found = read_yaml_record(path)
-    section = found.get("optimisation") if isinstance(found, dict) else None
-    length = section.get("iterations") if isinstance(section, dict) else None
-    budget = section.get("budget") if isinstance(section, dict) else None
+    found = recorded_settings(path)
+    length, budget = found.get(LENGTH), found.get("optimisation.budget")
     if not isinstance(length, int):
         raise UsageError(
             f"{path} says of no number of iterations", "the folder is damaged: name another with --output DIR"
         )
     return length, None if budget is None else str(budget)
+
+
+def recorded_settings(path: Path) -> dict[str, object]:
+    """What a run was started with, by dotted keys, unchecked; raises UsageError where the file is damaged."""
+    found = read_yaml_record(path)
+    return flat(found) if isinstance(found, dict) else {}
 
 
 def read_yaml_record(path: Path) -> Any:

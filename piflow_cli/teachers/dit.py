@@ -14,11 +14,12 @@ from torch import Tensor
 
 from ..core.heads import HeadSite
 from ..errors import UsageError
+from ..weights.stored import INDEX_SUFFIX
 from .base import Conditioning, Network, matching
 from .class_conditional import ClassConditionalFamily
 from .dit_checkpoints import converted
 from .dit_network import DiT
-from .loading import load_model
+from .loading import NAMES, load_model
 
 CONFIG_NAME = "config.json"
 
@@ -32,7 +33,11 @@ class DiTFamily(ClassConditionalFamily):
     usual_fields = MappingProxyType({"time_scale": (1.0, 1000.0)})
 
     def prepare(self, base: Path, config: Path | None) -> Path:
-        """A folder made from a released checkpoint, by the config.json in ``config``, or else by the one beside it."""
+        """A folder made from a released checkpoint, by the config.json in ``config``, or else by the one beside it.
+
+        A folder with a config.json of its own is taken by that, and stays as it is.
+        """
+        base = told_elsewhere(base, config)
         if not base.is_file():
             read_config(base / CONFIG_NAME)
             return base
@@ -69,6 +74,14 @@ class DiTFamily(ClassConditionalFamily):
 
     def class_count(self, model: Network) -> int:
         return model.config.num_classes
+
+
+def told_elsewhere(base: Path, config: Path | None) -> Path:
+    """The weights in the folder ``base`` where it has no config.json and ``config`` is to tell; else ``base``."""
+    if config is None or (base / CONFIG_NAME).is_file():
+        return base
+    whole = (base / name for name in NAMES if not name.endswith(INDEX_SUFFIX))
+    return next((file for file in whole if file.is_file()), base)
 
 
 def read_config(path: Path, kind: Any = DiT, names: Sequence[str] = (DiT.__name__,)) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ..errors import UsageError
 from ..weights.stored import opened_tensors
 from .base import Conditioning, Network
 from .class_conditional import ClassConditionalFamily
-from .dit import CONFIG_NAME, read_config
+from .dit import CONFIG_NAME, read_config, told_elsewhere
 from .dit_checkpoints import converted, refuse_others
 from .edm2_network import EPS, EDM2UNet
 from .loading import NAMES, load_model
@@ -41,8 +41,9 @@ class EDM2Family(ClassConditionalFamily):
     def prepare(self, base: Path, config: Path | None) -> Path:
         """A folder made from a released state dict, by the config.json in ``config``, or else by the one beside it.
 
-        ``base``: a .safetensors file, or a folder of one with its config.json.
+        ``base``: a .safetensors file, or a folder of one. A config.json of the folder's own counts before ``config``.
         """
+        base = told_elsewhere(base, config)
         if base.suffix == ".pkl":
             raise UsageError(f"{base}: {BRING}", SAVE)
         if base.is_dir():

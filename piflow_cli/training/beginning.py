@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from ..errors import PiflowError, UsageError
 from ..students.facts import StudentFacts
-from ..students.fused_loras import told_loras
+from ..students.fused_loras import FusedLora, told_loras
 from ..students.locate import locate_student
 from ..students.run_checkpoints import checkpoints, set_aside_damaged
 from ..students.run_status import metric_lines
 from ..students.run_versions import other_versions, write_versions
+from ..students.runs import RunFolder
 from ..weights.stored import StoredWeights
 from .checkpoints import load_checkpoint
 from .forking import begin_with
@@ -22,7 +23,6 @@ from .settings import network_evaluations
 
 if TYPE_CHECKING:
     from ..console import Console
-    from ..students.runs import RunFolder
     from ..system.locking import FolderLock
     from .loop import Session
     from .spending import Spending
@@ -51,6 +51,7 @@ def begin(
         _check_loras(session, run)
     if source is not None:
         begin_with(session.state, source)
+        _warn_of_loras(session, source, console)
         console.say(f"the run begins with the weights of {source}")
     if lock is not None:
         _make_room(run, resume, lock, console)
@@ -84,18 +85,33 @@ def begin(
 
 def _check_loras(session: Session, run: RunFolder) -> None:
     """Raise UsageError where the files of LoRAs are no longer those that the run was begun with, by its student."""
-    try:
-        before = StudentFacts.from_metadata(StoredWeights(locate_student(run.adapter).weights).metadata).teacher_loras
-    except PiflowError:
-        # None is there yet, or it is damaged and is written again.
-        return
-    now = session.student.facts.teacher_loras
-    if before != now:
+    before, now = _loras_of(run), session.student.facts.teacher_loras
+    if before not in (None, now):
         raise UsageError(
             f"the LoRAs are no longer those that {run.path} was begun with: they were {told_loras(before)}, and are"
             f" {told_loras(now)}",
             "put back the files that it had, name another folder with --output DIR, or start over with --no-resume",
         )
+
+
+def _warn_of_loras(session: Session, source: Path, console: Console) -> None:
+    """Warn where the run of the checkpoint ``source`` had other LoRAs in its base."""
+    before, now = _loras_of(RunFolder(source.parent.parent)), session.student.facts.teacher_loras
+    if before not in (None, now):
+        told = [told_loras(loras) if loras else "none" for loras in (before, now)]
+        console.warn(
+            f"the weights of {source} were trained on a base with other LoRAs: {told[0]} there, {told[1]} here"
+        )
+
+
+def _loras_of(run: RunFolder) -> tuple[FusedLora, ...] | None:
+    """The LoRAs that the student of ``run`` says of; None where there is none yet, or it is damaged."""
+    try:
+        # A short path that is not there reads like a repository on the Hub.
+        found = locate_student(run.adapter.absolute())
+        return StudentFacts.from_metadata(StoredWeights(found.weights).metadata).teacher_loras
+    except PiflowError:
+        return None
 
 
 def _make_room(run: RunFolder, resume: bool, lock: FolderLock, console: Console) -> None:

@@ -10,22 +10,31 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..errors import UsageError
+from ..presets.places import with_full_paths
+from ..presets.resolve import flat, to_dict
 from ..students.run_checkpoints import TENSORS_NAME, checkpoints, newest_whole, no_checkpoint
+from ..students.run_settings import recorded_settings, said_change
 from ..students.runs import SETTINGS_NAME, RunFolder
 from ..weights.stored import read_safetensors
 from .checkpoints import TrainingState, part_of, put_weights
 
 if TYPE_CHECKING:
     from ..console import Console
+    from ..presets.schema import Preset
 
 SHOWN = 4  # differences of shapes that are told one by one
+# Weights of equal names and shapes mean something else under another of these.
+MEANING = ("policy.kind", "teacher.family")
+# A fine-tuned or moved base may begin with them.
+BASE = ("teacher.base", "teacher.revision")
 
 
-def source_of(run: RunFolder, fork: Path | None, resume: bool, console: Console) -> Path | None:
+def source_of(run: RunFolder, preset: Preset, fork: Path | None, resume: bool, console: Console) -> Path | None:
     """The checkpoint whose weights ``run`` begins with: that of ``fork``, or of the run that it was forked from before.
 
-    None where it begins with none, or has checkpoints of its own already. Warns of those that are newer and damaged.
-    Raises UsageError where ``fork`` is no run with a whole checkpoint, or not the one that ``run`` was forked from.
+    None where it begins with none, or has checkpoints of its own already. Warns of those that are newer and damaged,
+    and of another base than that of ``preset``. Raises UsageError where ``fork`` is no run with a whole checkpoint,
+    not the one that ``run`` was forked from, or of another policy or family.
     """
     before = run.forked_from() if resume else None
     if fork is None:
@@ -46,7 +55,21 @@ def source_of(run: RunFolder, fork: Path | None, resume: bool, console: Console)
         raise no_checkpoint(fork, damaged)
     for one in damaged:
         console.warn(f"{one.message}; {found} is taken")
+    _check_settings(found, preset, console)
     return found
+
+
+def _check_settings(source: Path, preset: Preset, console: Console) -> None:
+    settings = source.parent.parent / SETTINGS_NAME
+    if not settings.is_file():
+        return
+    before, now = recorded_settings(settings), flat(to_dict(with_full_paths(preset)))
+    changed = {key: said_change(key, before[key], now[key]) for key in MEANING + BASE if key in before}
+    changed = {key: line for key, line in changed.items() if before[key] != now[key]}
+    if wrong := [line for key, line in changed.items() if key in MEANING]:
+        raise _another_student(source, ", ".join(wrong))
+    if changed:
+        console.warn(f"the weights of {source} were trained on another base: {', '.join(changed.values())}")
 
 
 def begin_with(state: TrainingState, source: Path) -> None:
@@ -61,15 +84,19 @@ def begin_with(state: TrainingState, source: Path) -> None:
     found = {prefix: part_of(tensors, prefix) for prefix in networks}
     changed = differences(found["student."], state.student.state_dict())
     if changed:
-        run = source.parent.parent
         more = f", and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
-        raise UsageError(
-            f"{source} is of another student: {', '.join(changed[:SHOWN])}{more}",
-            "keep policy, base and adapters as they were there: piflow distill --teacher"
-            f" {quote(str(run / SETTINGS_NAME))} --fork {quote(str(run))} --output DIR",
-        )
+        raise _another_student(source, ", ".join(changed[:SHOWN]) + more)
     for prefix, network in networks.items():
         put_weights(network, found[prefix])
+
+
+def _another_student(source: Path, said: str) -> UsageError:
+    run = source.parent.parent
+    return UsageError(
+        f"{source} is of another student: {said}",
+        "keep policy, base and adapters as they were there: piflow distill --teacher"
+        f" {quote(str(run / SETTINGS_NAME))} --fork {quote(str(run))} --output DIR",
+    )
 
 
 def differences(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -30,10 +30,23 @@ class Parallel:
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """The transformer blocks, in order of the model's attributes; of two networks, those of both."""
+    """The blocks, in order of the model's attributes; of two networks, those of both.
+
+    They are what stands in a list. Dicts have embedders too: what stands there is a block by ``_no_split_modules``.
+    """
     networks = model.networks if isinstance(model, NetworkPair) else (model,)
-    lists = (child for network in networks for child in network.children() if isinstance(child, nn.ModuleList))
-    return [block for blocks in lists for block in blocks]
+    return [block for network in networks for child in network.children() for block in _blocks_in(child, network)]
+
+
+def _blocks_in(held: nn.Module, network: nn.Module) -> Iterator[nn.Module]:
+    if isinstance(held, nn.ModuleList):
+        yield from held
+    elif isinstance(held, nn.ModuleDict):
+        for part in held.values():
+            if isinstance(part, nn.ModuleList | nn.ModuleDict):
+                yield from _blocks_in(part, network)
+            elif type(part).__name__ in (getattr(network, "_no_split_modules", None) or ()):
+                yield part
 
 
 def exchange_all(model: nn.Module, trained: Iterable[nn.Parameter]) -> None:

@@ -100,7 +100,7 @@ def _distill(
         run.check(preset)
     # One process waits for nobody, and is told of a wrong value before several are.
     step_timeout()
-    source = source_of(run, fork, resume, console)
+    source = source_of(run, preset, fork, resume, console)
     if resume:
         planned = run.planned(preset)
         preset = preset if planned is None else planned

@@ -92,6 +92,21 @@ def test_a_scale_that_stands_beside_the_tensors_counts(told: str, sqrt: bool, tm
         )
 
 
+@pytest.mark.parametrize("pattern", [{"*.to_q": 8}, {"to_(q": 8}, ["to_q"], [], "to_q", 8, True])
+@pytest.mark.parametrize("place", ["lora.safetensors", "adapter_config.json"])
+def test_scales_of_no_modules_are_refused(pattern: object, place: str, tmp_path) -> None:
+    path = tmp_path / ("lora.safetensors" if place == "lora.safetensors" else "adapter_model.safetensors")
+    written(path, ZOO["flux"].build(), FLUX, FORMS["peft"], alphas=False)
+    if path.name == place:
+        told = json.dumps({"transformer.alpha_pattern": pattern})
+        save_file(dict(read_lora(str(path)).tensors), path, {"lora_adapter_metadata": told})
+    else:
+        (tmp_path / place).write_text(json.dumps({"lora_alpha": 5, "alpha_pattern": pattern}))
+    with pytest.raises(RunError, match=rf"{place} has scales of no modules: alpha_pattern ") as caught:
+        put(ZOO["flux"], path)
+    assert caught.value.hint == "copy it again" and "\n" not in caught.value.message
+
+
 def test_fused_layers_of_the_original_flux_are_split_as_diffusers_does(tmp_path) -> None:
     """Rows of qkv are those of q, k and v in turn; the alpha counts for all three."""
     generator = seeded(0)

@@ -125,6 +125,46 @@ def test_a_dx_config_of_another_number_of_points_is_refused(tmp_path) -> None:
         open_student(tmp_path / "adapter", base=str(tmp_path / "base"))
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        # As diffusers reads it: as many as go in.
+        ({"out_channels": None}, "its head has 3 components, and it is said to have 1"),
+        ({"in_channels": 0}, "the student cannot have in_channels 0"),
+        ({"in_channels": None, "out_channels": "48"}, "cannot have out_channels '48' and in_channels None"),
+        ({"out_channels": True}, "cannot have out_channels True"),
+        ({"out_channels": -48}, "cannot have out_channels -48"),
+        ({"patch_size": 0}, "cannot have components 0"),
+    ],
+)
+def test_a_dx_config_whose_channels_cannot_be_is_refused(tmp_path, fields, message) -> None:
+    saved(ZOO["flux"], tmp_path, "dx")
+
+    def change(tensors, metadata, config) -> None:
+        published_metadata(tensors, metadata, config)
+        metadata["policy_config"] = json.dumps({"type": "DX", "segment_size": 0.3, "shift": 3.2})
+        config.update(fields)
+
+    rewrite(tmp_path / "adapter", change)
+    with pytest.raises(RunError, match=message) as caught:
+        open_student(tmp_path / "adapter", base=str(tmp_path / "base"))
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("channels", ["48", [48], 48.0])
+def test_a_student_in_full_whose_channels_are_no_number_is_refused(tmp_path, channels) -> None:
+    saved(ZOO["flux"], tmp_path, "dx")
+
+    def change(tensors, metadata, config) -> None:
+        for name in [name for name in tensors if "lora_" in name]:
+            del tensors[name]
+        config["out_channels"] = channels
+
+    rewrite(tmp_path / "adapter", change)
+    with pytest.raises(RunError, match="describes no FluxTransformer2DModel: out_channels .* is no whole number"):
+        open_student(tmp_path / "adapter")
+
+
 @pytest.mark.parametrize("keep", [0.5, 0.999])
 def test_an_adapter_that_is_cut_short_is_named(tmp_path, keep: float) -> None:
     saved(ZOO["flux"], tmp_path)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,19 @@ def test_the_config_beside_a_checkpoint_is_read_unless_the_preset_has_one(tmp_pa
     (told / "config.json").write_text(json.dumps(GIVEN))
     for config, heads in ((None, 4), (told, HEADS)):
         assert family.load(family.prepare(path, config)).config.num_attention_heads == heads
+
+
+def test_a_folder_without_a_config_is_told_by_that_of_the_preset(tmp_path):
+    family, weights, told = family_of("dit"), tmp_path / "weights", tmp_path / "told"
+    published().save_pretrained(weights)
+    shutil.move(weights / "config.json", tmp_path / "config.json")
+    told.mkdir()
+    (told / "config.json").write_text((tmp_path / "config.json").read_text())
+    found = family.load(family.prepare(weights, told)).state_dict()
+    assert found.keys() == published().state_dict().keys()
+    (told / "config.json").write_text(json.dumps({"_class_name": "DiT", "num_attention_heads": 2 * HEADS}))
+    shutil.move(tmp_path / "config.json", weights / "config.json")
+    assert family.prepare(weights, told) == weights
 
 
 @pytest.mark.parametrize(

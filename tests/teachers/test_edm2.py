@@ -139,6 +139,24 @@ def test_a_state_dict_is_read_with_and_without_its_prefix(base: str, dtype, tmp_
         torch.testing.assert_close(value, expected[name].to(kept), rtol=0, atol=0)
 
 
+def test_a_folder_without_a_config_is_told_by_that_of_the_preset_and_its_own_counts_first(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    family, (own, told) = family_of("edm2"), (tmp_path / "own", tmp_path / "told")
+    for folder in (own, told):
+        folder.mkdir()
+        saved(folder, released())
+    (told / "config.json").write_text(json.dumps({"_class_name": "EDM2UNet", **SIZES, "model_channels": 16}))
+    assert family.load(family.prepare(own, told)).config.model_channels == SIZES["model_channels"]
+    (own / "config.json").rename(told / "config.json")
+    found = family.load(family.prepare(own, told)).state_dict()
+    for name, value in tiny_edm2().state_dict().items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0)
+    with pytest.raises(UsageError, match="there is no config of a model at"):
+        family.prepare(own, None)
+
+
 def test_other_tensors_are_refused_by_name(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     other = {**released(), "unet.enc.4x4_block9.emb_gain": torch.ones(())}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from interruptions import interrupted_at
 from safetensors.torch import load_file
 
@@ -172,3 +173,27 @@ def test_other_versions_are_said_once_and_written_down(cli, command, tiny_run, t
     assert "Warning: " not in cli(*loud).err
     record.write_text("{")
     assert cli(*loud).code == 0 and json.loads(record.read_text()) == versions_here()
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_another_policy_of_equal_size_is_refused(cli, command, tiny_run, tmp_path, more) -> None:
+    """Points and coefficients of a DX policy have the same names and shapes."""
+    sized = ["--components", "4", "--iterations", "1"]
+    points = tmp_path / "points"
+    assert cli(*command, str(points), *sized, "--set", "policy.kind=dx").code == 0
+    said = cli(*command, str(tmp_path / "new"), *sized, "--set", "policy.kind=dx-poly", "--fork", str(points), *more)
+    assert said.code == 2 and "is of another student: policy.kind was dx, is dx-poly" in said.err
+    assert f"run.yaml --fork {points}" in said.err and not (tmp_path / "new").exists()
+
+
+def test_another_base_may_begin_with_the_weights_and_is_said(cli, command, tiny_teacher, tiny_run, tmp_path) -> None:
+    """As a fine-tuned one may."""
+    there = Path(yaml.safe_load(tiny_teacher.read_text())["teacher"]["base"])
+    here = shutil.copytree(there, tmp_path / "tuned")
+    loud = [word for word in command if word != "--quiet"] + [str(tmp_path / "new"), "--iterations", "1"]
+    for more in (["--dry-run"], []):
+        said = cli(*loud, "--base", str(here), "--fork", str(tiny_run), *more)
+        assert said.code == 0 and said.err.count("Warning: ") == 1, said.err
+        assert f"on another base: teacher.base was {there}, is {here}" in " ".join(said.err.split())
+    # From here on the run depends on no other.
+    assert "on another base" not in cli(*loud, "--base", str(here), "--fork", str(tiny_run)).err

@@ -165,6 +165,10 @@ def test_a_run_goes_on_with_the_loras_that_it_has(cli, both, run, tmp_path) -> N
     lora(tmp_path / "a" / "style.safetensors", 9)
     outcome = cli(*command, "--iterations", "2")
     assert outcome.code == 2 and "the LoRAs are no longer those that" in outcome.err
+    # Another run may begin with its weights.
+    forked = [word for word in both[0] if word != "--quiet"] + ["--fork", str(run), "--output", str(tmp_path / "new")]
+    outcome = cli(*forked, "--iterations", "1")
+    assert outcome.code == 0 and outcome.err.count("on a base with other LoRAs: style.safetensors x 0.5 (SHA-256") == 1
     (tmp_path / "a" / "style.safetensors").write_bytes(whole)
     assert cli(*command, "--iterations", "2").code == 0
 
