@@ -28,12 +28,6 @@ def to_raw(sigma, shift: float):
     return sigma / (shift + (1 - shift) * sigma)
 
 
-def dynamic_shift(tokens: int) -> float:
-    """Shift for a number of latent tokens: its logarithm is linear, 0.5 at 256 tokens and 1.15 at 4096 (FLUX.1)."""
-    slope = (1.15 - 0.5) / (4096 - 256)
-    return math.exp(0.5 + slope * (tokens - 256))
-
-
 def substep_count(interval: Tensor, substeps: int) -> Tensor:
     """Euler substeps for raw intervals, int64: max(1, round(substeps * interval)).
 

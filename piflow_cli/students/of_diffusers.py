@@ -48,7 +48,7 @@ def facts_of_stock(
     family = family_of(preset.teacher.family)
     _check_points(config, family, settings)
     if base is None:
-        _check_sizes(config, family, preset)
+        _check_sizes(config, preset)
     preset = replace(preset, teacher=on_base(preset.teacher, base))
     say(f"the student does not say how it was trained: the values of the preset {preset.name} hold")
     nfe = preset.policy.nfe if settings.nfe is None else settings.nfe
@@ -74,7 +74,7 @@ def _check_points(config: Mapping[str, Any], family: TeacherFamily, settings: St
         )
 
 
-def _check_sizes(config: Mapping[str, Any], family: TeacherFamily, preset: Preset) -> None:
+def _check_sizes(config: Mapping[str, Any], preset: Preset) -> None:
     """Raise UsageError where the student is not of the sizes of the preset's base."""
     theirs = dict(base_outline(preset.teacher).config)
     # Sound has as many points as the video.

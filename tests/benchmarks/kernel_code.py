@@ -89,9 +89,9 @@ def sizes_of(kernel: str, components: int, channels: int) -> dict[str, int]:
 
 def code(kernel: str, components: int, channels: int, dtype: str, capability: int) -> Code:
     """The machine code of a kernel for one leg, with ``dtype`` parameters and float32 states."""
-    constants = {"LEGS": 1, "DROPPED": False, **sizes_of(kernel, components, channels)}
+    constants = {"DROPPED": False, **sizes_of(kernel, components, channels)}
     if kernel == "forward":
-        constants["INTEGRATE"] = False
+        constants |= {"LEGS": 1, "INTEGRATE": False}
     function = getattr(gm_triton_kernels, f"{kernel}_kernel")
     return code_of(compiled(function, constants, WARPS_A_PROGRAM, capability, dtype, "16"))
 

@@ -7,7 +7,7 @@ from helpers import golden
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piflow_cli.core.timegrid import TimeGrid, dynamic_shift, renoising, substep_count, to_raw, to_sigma
+from piflow_cli.core.timegrid import TimeGrid, renoising, substep_count, to_raw, to_sigma
 
 SHIFTS = st.floats(0.05, 20)
 TIMES = st.floats(0, 1)
@@ -24,11 +24,6 @@ def test_sigma_grows_with_raw_time_and_keeps_the_ends(first: float, second: floa
     low, high = sorted((first, second))
     assert to_sigma(low, shift) <= to_sigma(high, shift) + 1e-15
     assert to_sigma(0.0, shift) == 0 and to_sigma(1.0, shift) == pytest.approx(1, abs=1e-15)
-
-
-def test_dynamic_shift_passes_through_its_two_points() -> None:
-    assert dynamic_shift(256) == pytest.approx(math.exp(0.5))
-    assert dynamic_shift(4096) == pytest.approx(math.exp(1.15))
 
 
 @given(GRIDS)

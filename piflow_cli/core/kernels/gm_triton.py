@@ -70,7 +70,7 @@ def states(policy: GMFlowPolicy, x: Tensor, table: TritonTable) -> Tensor:
     """States (legs, B, C, *S) at the end of each leg."""
     policy, x = _addressable(policy, x)
     out = x.new_empty(table.ends.shape[1], *x.shape, dtype=working_dtype(policy.means, x))
-    _launch(forward_kernel, FORWARD_MEANS, policy, x, table, (out,), INTEGRATE=False)
+    _launch(forward_kernel, FORWARD_MEANS, policy, x, table, (out,), LEGS=table.ends.shape[1], INTEGRATE=False)
     return out
 
 
@@ -78,7 +78,7 @@ def integral(policy: GMFlowPolicy, x: Tensor, table: TritonTable, *, keep: bool 
     """Sum of weight times velocity over the substeps, (B, C, *S); backward walks again and needs nothing kept."""
     policy, x = _addressable(policy, x)
     out = x.new_empty(x.shape, dtype=working_dtype(policy.means, x))
-    _launch(forward_kernel, FORWARD_MEANS, policy, x, table, (out,), INTEGRATE=True)
+    _launch(forward_kernel, FORWARD_MEANS, policy, x, table, (out,), LEGS=table.ends.shape[1], INTEGRATE=True)
     return out, None
 
 
@@ -143,5 +143,5 @@ def _launch(
             *views, policy.means if dropped is None else dropped, table.scalars, table.ends, *results,
             x.shape[0], x.shape[2:].numel(), programs, table.scalars.shape[1], space[1], space[2],
             *(view.stride() for view in views), 1 / policy.temperature,
-            LEGS=table.ends.shape[1], DROPPED=dropped is not None, **sizes, **flags, num_warps=THREADS // WARP,
+            DROPPED=dropped is not None, **sizes, **flags, num_warps=THREADS // WARP,
         )  # fmt: skip

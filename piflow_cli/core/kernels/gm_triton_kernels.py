@@ -191,7 +191,7 @@ def backward_kernel(
     batch, positions, blocks, width, size1, size2,
     means_strides, logweights_strides, x_strides, src_strides, grad_means_strides, grad_logweights_strides,
     inverse_temperature: tl.float64,
-    LEGS: tl.constexpr, DROPPED: tl.constexpr,
+    DROPPED: tl.constexpr,
     K: tl.constexpr, C: tl.constexpr, KLANES: tl.constexpr, CLANES: tl.constexpr, THREADS: tl.constexpr,
 ):  # fmt: skip
     """Adjoint of velocities integrated over one leg.

@@ -68,9 +68,10 @@ def mixture_cases(integers: str) -> Iterator[Case]:
 
 
 def mixture_case(kernel: JITFunction, shape: tuple[int, int], capability: int, integers: str) -> Case:
-    constants = {"LEGS": 1, "DROPPED": integers == "1"}
+    constants = {"DROPPED": integers == "1"}
     if kernel is FORWARD:
-        constants |= {"INTEGRATE": True} if integers == "1" else {"LEGS": 4, "DROPPED": True, "INTEGRATE": False}
+        one = {"LEGS": 1, "INTEGRATE": True}
+        constants |= one if integers == "1" else {"LEGS": 4, "DROPPED": True, "INTEGRATE": False}
     most = gm_triton.FORWARD_MEANS if kernel is FORWARD else gm_triton.BACKWARD_MEANS
     constants |= gm_triton.program_sizes(*shape, most)
     return Case(kernel, constants, gm_triton.THREADS // gm_triton.WARP, capability)
