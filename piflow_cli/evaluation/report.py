@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..console import format_table
-from ..reports.grids import comparison_grid
+from ..reports.grids import rows_by_titles, titled_grid
 from ..reports.page import Page
 from ..reports.plots import figure_png, png_bytes
 from ..sampling.trajectory import VelocityError
@@ -34,8 +34,8 @@ class Report:
     ``recipe``: how the command was run. ``errors`` and ``samples``: by title of the model.
 
     ``errors`` come with the name of the model, ``samples`` are its pictures of the same noise in every row, and
-    ``sample_titles`` their prompts or classes; ``notes`` is what a reader of the numbers must know.
-    ``pictures``: files of single ones that were written.
+    ``sample_titles`` their prompts or classes, by title too: students may be told others; ``notes`` is what a reader of
+    the numbers must know. ``pictures``: files of single ones that were written.
     """
 
     title: str
@@ -43,7 +43,7 @@ class Report:
     rows: list[Row] = field(default_factory=list)
     errors: dict[str, tuple[str, Sequence[VelocityError]]] = field(default_factory=dict)
     samples: dict[str, Sequence[Image]] = field(default_factory=dict)
-    sample_titles: Sequence[str] = ()
+    sample_titles: dict[str, Sequence[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     pictures: set[Path] = field(default_factory=set)
 
@@ -82,7 +82,7 @@ def write_report(report: Report, folder: Path) -> dict[str, Path]:
     panels = _panels(report)
     pictures = {name: figure_png(*figures) for name, figures in panels.items()}
     if report.samples:
-        pictures["samples"] = png_bytes(comparison_grid(_in_order(report), report.sample_titles))
+        pictures["samples"] = png_bytes(titled_grid(_in_order(report)))
     page = _page(report, panels).html().encode()
     write_files(folder, report.as_dict(), {PAGE: page, **{f"{name}.png": png for name, png in pictures.items()}})
     clear_pictures(folder, report.pictures)
@@ -96,10 +96,14 @@ def _panels(report: Report) -> dict[str, list[Figure]]:
     return {name: figures for name, figures in found.items() if figures}
 
 
-def _in_order(report: Report) -> dict[str, Sequence[Image]]:
-    """The fine solution, then students, then coarser teachers, so that like pictures stand side by side."""
+def _in_order(report: Report) -> dict[tuple[str, ...], dict[str, Sequence[Image]]]:
+    """The fine solution, then students, then coarser teachers, so that like pictures stand side by side.
+
+    Those that were told the same stand together, by what that is.
+    """
     coarse = {row.title for row in report.rows if row.kind == "teacher"}
-    return dict(sorted(report.samples.items(), key=lambda item: item[0] in coarse))
+    ordered = dict(sorted(report.samples.items(), key=lambda item: item[0] in coarse))
+    return rows_by_titles(ordered, report.sample_titles)
 
 
 def _page(report: Report, panels: Mapping[str, list[Figure]]) -> Page:
@@ -111,12 +115,13 @@ def _page(report: Report, panels: Mapping[str, list[Figure]]) -> Page:
         page.text(note)
     if report.samples:
         page.heading("From the same noise")
-        page.gallery(
-            _in_order(report),
-            "Each row is a model, each column a noise. A student close to its teacher's fine solution looks like the"
-            " first row.",
-            report.sample_titles,
-        )
+        for titles, rows in _in_order(report).items():
+            page.gallery(
+                rows,
+                "Each row is a model, each column a noise. A student close to its teacher's fine solution looks like"
+                " the first row.",
+                titles,
+            )
     if "quality" in panels:
         page.heading("Quality against evaluations")
         page.plots(

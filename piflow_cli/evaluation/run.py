@@ -270,13 +270,15 @@ def _add_samples(report: Report, compared: Compared, generation: Generation, can
     """The first pictures of every candidate, of the same noise; of videos some frames of the first ones."""
     places = [] if compared.frames is None else strip_places(compared.frames)
     count = WIDEST_ROW if not places else WIDEST_ROW // STRIP
+    titles = [spec.title for spec in generation.specs[:count]]
+    if places:
+        titles = [f"{title}: frame {place + 1}" for title in titles for place in places]
     for candidate in candidates:
         title = candidate.title
         if title not in report.samples:
+            report.sample_titles[title] = titles
             states = next(generation.states(candidate))[:count].to(compared.opened.device)
             shown = compared.opened.decode(states)
             report.samples[title] = (
                 [frames[place] for frames in to_videos(shown) for place in places] if places else to_images(shown)
             )
-    titles = [spec.title for spec in generation.specs[:count]]
-    report.sample_titles = [f"{title}: frame {place + 1}" for title in titles for place in places] if places else titles

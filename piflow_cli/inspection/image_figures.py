@@ -78,7 +78,12 @@ def _teacher_rows(found: Sequence[Findings], names: Sequence[str]) -> list[tuple
     ]
     if all(pictures == teachers[0][1] for _, pictures in teachers):
         return [("teacher", pictures) for _, pictures in teachers[:1]]
-    return [(f"teacher of {name}", pictures) for name, pictures in teachers]
+    return [(teacher_of(name), pictures) for name, pictures in teachers]
+
+
+def teacher_of(name: str) -> str:
+    """The name of the row of a student's own teacher."""
+    return f"teacher of {name}"
 
 
 def slice_figure(cut: Slice, name: str) -> Figure:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..console import dumps
 from ..core.policies.kinds import policy_class
-from ..reports.grids import comparison_grid
+from ..reports.grids import rows_by_titles, titled_grid
 from ..reports.page import Page
 from ..reports.plots import figure_png, png_bytes
 from . import curves, image_figures
@@ -89,7 +89,7 @@ def write_report(students: Sequence[Inspected], folder: Path) -> list[Path]:
     for section in _sections(students):
         if section.title:
             page.heading(section.title)
-        png = _shown(section, page, students[0].summary)
+        png = _shown(section, page, students)
         (folder / f"{section.name}.png").write_bytes(png)
         files.append(folder / f"{section.name}.png")
     page.heading("How this was measured")
@@ -101,14 +101,23 @@ def write_report(students: Sequence[Inspected], folder: Path) -> list[Path]:
     return [folder / PAGE_NAME, folder / JSON_NAME, *files]
 
 
-def _shown(section: Section, page: Page, summary: Summary) -> bytes:
+def _shown(section: Section, page: Page, students: Sequence[Inspected]) -> bytes:
     """Add the pictures of a section to the page; returns them as one PNG."""
     if isinstance(section.shown, Mapping):
-        titles = [str(shot["prompt"]) if "prompt" in shot else f"class {shot['label']}" for shot in summary.shots]
-        page.gallery(section.shown, section.caption, titles)
-        return png_bytes(comparison_grid(section.shown, titles))
+        told = {student.name: _titles(student.summary) for student in students}
+        # The rows of teachers have names of their own: students share one, or it is told whose it is.
+        of_teachers = {image_figures.teacher_of(name): titles for name, titles in told.items()}
+        first = {name: _titles(students[0].summary) for name in section.shown}
+        groups = rows_by_titles(section.shown, first | of_teachers | told)
+        for titles, rows in groups.items():
+            page.gallery(rows, section.caption, titles)
+        return png_bytes(titled_grid(groups))
     page.plots(section.shown, section.caption)
     return figure_png(*section.shown)
+
+
+def _titles(summary: Summary) -> list[str]:
+    return [str(shot["prompt"]) if "prompt" in shot else f"class {shot['label']}" for shot in summary.shots]
 
 
 def _opened(students: Sequence[Inspected]) -> Page:

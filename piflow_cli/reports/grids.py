@@ -29,6 +29,27 @@ def shown(image: Image.Image) -> Image.Image:
     return image.reduce(divisor) if (divisor := -(-max(image.size) // LARGEST_CELL)) > 1 else image
 
 
+def rows_by_titles(
+    rows: Mapping[str, Sequence[Image.Image]], titles: Mapping[str, Sequence[str]]
+) -> dict[tuple[str, ...], dict[str, Sequence[Image.Image]]]:
+    """``rows`` by the titles of their pictures, in the order in which each comes first; ``titles``: of each row."""
+    groups: dict[tuple[str, ...], dict[str, Sequence[Image.Image]]] = {}
+    for name, images in rows.items():
+        groups.setdefault(tuple(titles.get(name, ())), {})[name] = images
+    return groups
+
+
+def titled_grid(groups: Mapping[tuple[str, ...], Mapping[str, Sequence[Image.Image]]]) -> Image.Image:
+    """The :func:`comparison_grid` of each of the groups that :func:`rows_by_titles` made, below each other."""
+    grids = [comparison_grid(rows, titles) for titles, rows in groups.items()]
+    whole = Image.new("RGB", (max(grid.width for grid in grids), sum(grid.height for grid in grids)), PAPER)
+    top = 0
+    for grid in grids:
+        whole.paste(grid, (0, top))
+        top += grid.height
+    return whole
+
+
 def comparison_grid(rows: Mapping[str, Sequence[Image.Image]], titles: Sequence[str] = ()) -> Image.Image:
     """One RGB picture: a row of pictures for each name, which stands before it, below the ``titles`` of the columns."""
     side, columns = cell_size(rows.values()), max(len(images) for images in rows.values())

@@ -383,6 +383,21 @@ def test_runs_of_one_preset_with_other_data_have_their_own_reference(evaluate, t
     assert both["other", 2, "fid"] == alone["other", 2, "fid"] != both["tiny", 2, "fid"]
 
 
+def test_students_of_other_classes_have_their_own_above_their_pictures(evaluate, tiny_run, tmp_path) -> None:
+    other = shutil.copytree(tiny_run, tmp_path / "other")
+    preset = read_settings(RunFolder(other).settings)
+    _, tensors = read_safetensors(Path(preset.data.images))
+    turned = {"images": tensors["images"], "labels": (tensors["labels"] + 1) % 3}
+    save_file(turned, tmp_path / "turned.safetensors")
+    data = replace(preset.data, images=str(tmp_path / "turned.safetensors"))
+    RunFolder(other).write_settings(replace(preset, data=data))
+    assert evaluate(tiny_run, other, "--metrics", "speed", "--num-images", "2").code == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    for name, labels in {"tiny": (0, 1), "other": (1, 2)}.items():
+        assert all(f'alt="{name}, 2 NFE, class {label}"' in page for label in labels)
+    assert page.count('class="gallery"') == 2
+
+
 def test_the_report_tells_the_settings_that_were_given(evaluate, tiny_run) -> None:
     told = json.loads(evaluate(tiny_run, "--metrics", "fid", "--substeps", "4", "--temperature", "0.5", *FAST).out)
     assert (told["substeps"], told["temperature"]) == (4, 0.5) and "labels" not in told

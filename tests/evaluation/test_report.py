@@ -54,6 +54,18 @@ def report() -> Report:
     return found
 
 
+def test_students_that_are_told_other_things_have_titles_of_their_own(tmp_path) -> None:
+    found = report()
+    first, *others = found.samples
+    found.sample_titles = {first: ("class 0", "class 1", "class 2")} | dict.fromkeys(others, ("a fox", "cat", "owl"))
+    write_report(found, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count('class="gallery"') == 2 and f'alt="{first}, class 1"' in page and ", cat" in page
+    found.sample_titles = dict.fromkeys(found.samples, ("a fox", "cat", "owl"))
+    write_report(found, tmp_path)
+    assert (tmp_path / "report.html").read_text().count('class="gallery"') == 1
+
+
 class References(HTMLParser):
     """Everything a page would fetch, and its text."""
 
