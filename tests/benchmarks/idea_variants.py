@@ -1,4 +1,4 @@
-"""piflow with one piece replaced: the ideas of ideas.py that are no settings, and claims_video.py's frame by frame.
+"""piflow with one piece replaced: ideas of ideas.py that are no settings, and what claims of other teachers compare.
 
     python tests/benchmarks/idea_variants.py NAME distill --teacher digits ...
 
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from variants import draws, frames, heads, substeps, training, walks, weights
+from variants import draws, frames, gains, heads, substeps, training, walks, weights
 from variants.pieces import replace_mixtures
 
 # Standard deviations of the shipped digits, per value and in the direction of the largest.
@@ -42,6 +42,8 @@ VARIANTS: dict[str, Callable[[], None]] = {
     "drift": partial(replace_mixtures, "variants.families:DRIFT"),
     "low-rank": partial(replace_mixtures, "variants.families:LOW_RANK"),
     "frames-apart": frames.apart,
+    "gain-16": partial(gains.bounded, 16.0),
+    "gain-2": partial(gains.bounded, 2.0),
 }
 
 

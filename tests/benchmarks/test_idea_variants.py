@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import claims_diffusion
 import claims_video
 import pytest
 import torch
@@ -21,6 +22,7 @@ from variants import draws, pieces, substeps, walks, weights
 
 from piflow_cli.core import draws as core_draws
 from piflow_cli.core.constants import ImitationConfig
+from piflow_cli.core.parameterisations.kinds import parameterisation_of
 from piflow_cli.core.policies.gmflow import GMFlowPolicy
 from piflow_cli.core.tensors import per_sample
 from piflow_cli.core.timegrid import TimeGrid
@@ -152,7 +154,21 @@ def test_elastic_students_see_the_segments_of_all_lengths() -> None:
 
 
 def test_every_idea_s_variant_is_there_and_every_variant_is_an_idea_s() -> None:
-    assert {idea.variant for idea in IDEAS} - {None} == VARIANTS.keys() - {claims_video.APART}
+    of_claims = {arm.variant for claim in claims_diffusion.CLAIMS for arm in claim.arms.values()}
+    told = {idea.variant for idea in IDEAS} | of_claims | {claims_video.APART}
+    assert told - {None} == VARIANTS.keys()
+
+
+def test_a_bound_on_errors_is_replaced_for_students_alone() -> None:
+    row, sigma = parameterisation_of("epsilon-linear"), torch.tensor([0.9, 0.99])
+    teacher, own = row.affine(sigma), row.of_students(sigma)
+    try:
+        apply("gain-16")
+        assert row.of_students(sigma).gain.tolist() == [teacher.gain[0].item(), 16.0]
+        assert torch.equal(row.affine(sigma).gain, teacher.gain) and row.largest_gain == 16
+    finally:
+        pieces.undo()
+    assert torch.equal(row.of_students(sigma).gain, own.gain) and own.gain.tolist() == [4.0, 4.0]
 
 
 def first_of_each_variant() -> list[Idea]:
