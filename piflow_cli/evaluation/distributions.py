@@ -78,14 +78,14 @@ def lacking(extractor: Extractor, features: Tensor, count: int, reference: Featu
     Args:
         features: of any picture by ``extractor``, (1, D).
         count: how many pictures are measured.
-        reference: None where it is yet to be read, or generated with the features of every picture.
+        reference: None where it is yet to be generated, with the features of every picture.
 
     Raises UsageError for a ``reference`` of pictures of another number of features.
     """
     if reference is not None:
         refuse_length("what is measured", extractor.name, features.shape[1], reference)
     packages = {name: metric_kind(name).package for name in metric_names()}
-    reasons = _too_few(count, reference) | {
+    reasons = too_few(count, reference) | {
         name: f"it needs {package[1]}"
         for name, package in packages.items()
         if package is not None and find_spec(package[0]) is None
@@ -98,7 +98,7 @@ def lacking(extractor: Extractor, features: Tensor, count: int, reference: Featu
     return reasons
 
 
-def _too_few(count: int, reference: FeatureSet | None) -> dict[str, str]:
+def too_few(count: int, reference: FeatureSet | None) -> dict[str, str]:
     """The metrics that take more pictures than ``count``, or than a reference has whose pictures are compared."""
     kept = None if reference is None or reference.features is None else len(reference.features)
     few = {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import UsageError
-from .distributions import TARGET, Measure, each_is_needed, lacking, measure
+from .distributions import TARGET, Measure, each_is_needed, lacking, measure, too_few
 from .extractors import Extractor, centre_patches, open_extractor
 from .extractors.features import FeatureSet
 from .folders import ImageFolder, open_folder
@@ -90,7 +90,7 @@ def _numbers(
     """The numbers of ``folder`` by ``extractor``; its statistics are saved on the way."""
     reference, metrics = None, ()
     if request.reference is not None:
-        _possible(request, wanted, _reasons(folder, extractor, None))
+        _possible(request, wanted, too_few(len(folder.entries), None))
         reference = open_reference(
             request.reference, extractor, console, count=request.count, batch_size=request.batch_size,
             cache=request.cache,
@@ -111,8 +111,8 @@ def _numbers(
     return [] if reference is None else measure(metrics, ours, reference, extractor)
 
 
-def _reasons(folder: ImageFolder, extractor: Extractor, reference: FeatureSet | None) -> dict[str, str]:
-    """Why metrics cannot be had; without a ``reference`` those reasons that lie with ``folder`` or ``extractor``."""
+def _reasons(folder: ImageFolder, extractor: Extractor, reference: FeatureSet) -> dict[str, str]:
+    """Why metrics cannot be had."""
     width, height = folder.entries[0].size
     blank = torch.zeros(1, folder.channels, height, width)
     return lacking(extractor, extractor.features(blank), len(folder.entries), reference)
