@@ -78,6 +78,14 @@ def test_the_teacher_is_bit_identical_before_during_and_after_training(row: Row)
     assert all(torch.equal(value, theirs[name]) for name, value in untouched.named_parameters())
 
 
+def alike(row: Row) -> torch.Tensor:
+    """Which samples a student of the family starts as its teacher at: of predicted noise those far from pure noise."""
+    parameterisation, sigma = family_of(row.family).parameterisation, to_sigma(RAW, facts_of(row).shift)
+    found = parameterisation.of_students(sigma).gain == parameterisation.affine(sigma).gain
+    assert found.any() and (found.all() or not parameterisation.flow)
+    return found
+
+
 @every_network
 @pytest.mark.parametrize("policy", ["gm", "dx", "momentum"])
 def test_a_student_starts_with_the_velocity_of_its_teacher(row: Row, policy: str) -> None:
@@ -97,7 +105,8 @@ def test_a_student_starts_with_the_velocity_of_its_teacher(row: Row, policy: str
     for role in ("student", "average")[: 2 if policy == "dx" else 1]:
         with torch.no_grad():
             policy_of = student.policy(student.model.shared.view(role), states(row), RAW, conditioning(row))
-            torch.testing.assert_close(policy_of.velocity(states(row), RAW), expected, rtol=1e-4, atol=1e-5)
+            found = policy_of.velocity(states(row), RAW)
+        torch.testing.assert_close(found[alike(row)], expected[alike(row)], rtol=1e-4, atol=1e-5)
 
 
 @every_network
@@ -223,9 +232,8 @@ def test_a_base_in_bf16_keeps_what_is_trained_in_full_precision(row: Row) -> Non
         policy = student.policy(student.model, states(row), RAW, conditioning(row))
         (policy.velocity(states(row), RAW) ** 2).mean().backward()
         expected = velocity(row, student.model.shared.view("teacher"))
-    torch.testing.assert_close(
-        policy.velocity(states(row), RAW).detach().float(), expected.float(), rtol=0.1, atol=0.15
-    )
+    found = policy.velocity(states(row), RAW).detach().float()
+    torch.testing.assert_close(found[alike(row)], expected[alike(row)].float(), rtol=0.1, atol=0.15)
     assert all(value.grad.isfinite().all() for value in student.model.parameters() if value.grad is not None)
 
 
