@@ -15,10 +15,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from claim_runs import Study
+from claim_runs import Measured, Study
 from claim_table import Arm, Claim, against
 from claims import run
-from digits import Ruler
+from digits import TEACHER_STEPS, Ruler
 
 TEACHER_ITERATIONS = 4_000  # half of those of the shipped teacher
 PREDICTS = {"dit-epsilon": "epsilon-linear", "dit-v": "v-linear", "dit-edm": "edm"}
@@ -67,6 +67,18 @@ class DiffusionStudy(Study):
         for family in dict.fromkeys(family_of_arm(arm) for arm in arms):
             if not self.base(family).is_dir():
                 self._train(family)
+
+    def facts(self) -> Measured:
+        """How far the fine samples of each teacher are from the data, too: no student is told to be nearer."""
+        return {
+            **super().facts(),
+            "teachers": {family: self._own(family) for family in PREDICTS if self.base(family).is_dir()},
+        }
+
+    def _own(self, family: str) -> Measured:
+        ruler = self.ruler_of(family, str(self.base(family)))
+        row = ruler.row("", TEACHER_STEPS[-1], ruler.fine)
+        return {name: row[name] for name in ("to_data", "by_classifier")}
 
     def teacher_options(self, arm: Arm) -> tuple[str, ...]:
         return (*super().teacher_options(arm), "--base", str(self.base(family_of_arm(arm))))

@@ -126,7 +126,9 @@ def test_students_of_a_teacher_that_is_no_flow_model_are_measured_by_it(tmp_path
     records = [run.settings for run in map(RunFolder, tmp_path.iterdir()) if run.settings.is_file()]
     assert len(records) == 4 and {read_settings(one).teacher.base for one in records} == {str(teacher)}
     # The ruler of the flow teacher is another one.
-    (claim,) = json.loads((tmp_path / "claims.json").read_text())["claims"]
+    written = json.loads((tmp_path / "claims.json").read_text())
+    (claim,) = written["claims"]
+    assert [list(told) for told in written["teachers"].values()] == [["to_data", "by_classifier"]]
     study = claims.Study(tmp_path, 2, images=20)
     by_flow = study.measure(arms["dit-v"], study.folder(arms["dit-v"], 0))
     found = claim["arms"]["dit-v"]["figures"][0]
