@@ -43,7 +43,7 @@ VARIANTS: dict[str, Callable[[], None]] = {
     "low-rank": partial(replace_mixtures, "variants.families:LOW_RANK"),
     "frames-apart": frames.apart,
     "gain-16": partial(gains.bounded, 16.0),
-    "gain-2": partial(gains.bounded, 2.0),
+    "gain-4": partial(gains.bounded, 4.0),
 }
 
 

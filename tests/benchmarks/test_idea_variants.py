@@ -168,7 +168,7 @@ def test_a_bound_on_errors_is_replaced_for_students_alone() -> None:
         assert torch.equal(row.affine(sigma).gain, teacher.gain) and row.largest_gain == 16
     finally:
         pieces.undo()
-    assert torch.equal(row.of_students(sigma).gain, own.gain) and own.gain.tolist() == [4.0, 4.0]
+    assert torch.equal(row.of_students(sigma).gain, own.gain) and own.gain.tolist() == [2.0, 2.0]
 
 
 def first_of_each_variant() -> list[Idea]:

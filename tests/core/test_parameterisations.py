@@ -149,12 +149,12 @@ def test_a_policy_of_copies_has_the_velocity_of_the_network_at_its_source(name: 
 
 def test_a_student_of_noise_has_its_teacher_s_velocity_but_where_errors_would_be_too_large() -> None:
     """x_0 near pure noise is a difference of two large numbers."""
-    sigma = torch.tensor([0.0, 0.3, 0.75, 0.8, 0.93, 1.0])
+    sigma = torch.tensor([0.0, 0.3, 0.5, 0.6, 0.93, 1.0])
     for name in NAMES:
         row = parameterisation_of(name)
         ours, theirs = row.of_students(sigma), row.affine(sigma)
         assert row.largest_gain == pytest.approx(ours.gain.abs()[-1].item())
-        assert (ours.gain <= 4).all() and (ours.gain > 0).equal(theirs.gain > 0)
+        assert (ours.gain <= 2).all() and (ours.gain > 0).equal(theirs.gain > 0)
         same = 3 if name.startswith("epsilon") else len(sigma)
         torch.testing.assert_close(torch.stack(ours)[:, :same], torch.stack(theirs)[:, :same], rtol=0, atol=0)
         # A network that sees noise alone is right that there is nothing else: u = eps.
