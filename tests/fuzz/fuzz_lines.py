@@ -230,7 +230,7 @@ def damaged_file(rng: random.Random, inputs: FuzzInputs) -> Line:
     if suffix == "pictures":
         copy, how = damaged_copy(inputs, inputs.files["pictures"], rng, "1.png")
         line = ["eval", "--images", str(copy), "--reference", str(inputs.files["pictures"]), "--extractor", "pixels"]
-        return Line((*line, "--output", str(inputs.fresh(rng))), f"a picture is {how}")
+        return Line((*line, "--output", str(inputs.fresh(rng))), f"a picture is {how}", said=True)
     source = inputs.preset if suffix == "preset" else inputs.files[suffix]
     copy, how = damaged_copy(inputs, source, rng)
     if suffix in (".yaml", "preset"):
