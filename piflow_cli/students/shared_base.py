@@ -273,4 +273,8 @@ def _add_adapters(base: Network, config: LoraConfig, roles: list[Role]) -> list[
             base.add_adapter(config, role) if hasattr(base, "add_adapter") else inject_adapter_in_model(
                 config, base, role
             )
-    return [module for module in base.modules() if isinstance(module, BaseTunerLayer)]
+    layers = [module for module in base.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        # peft makes them in training mode, in which the average would drop out what it reads in every picture.
+        layer.eval()
+    return layers

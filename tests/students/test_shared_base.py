@@ -169,6 +169,23 @@ def test_checkpointing_recomputes_the_same_dropout(row: Row) -> None:
         torch.testing.assert_close(found[1][name], value, rtol=1e-4, atol=1e-6 * value.abs().max().item() + 1e-9)
 
 
+def test_dropout_acts_on_the_student_alone() -> None:
+    """Previews and the last pictures of a run are of the average, as `piflow sample` draws it."""
+    row = ZOO["flux"]
+    student = student_of(row, row.build(), dropout=0.5)
+    disturb(student)
+    average = student.average()
+    average.model.load_state_dict(student.model.state_dict())
+    student.model.shared.train_adapters()
+
+    def policy(role: Student) -> Tensor:
+        with torch.no_grad():
+            return student.policy(role.model, states(row), RAW, conditioning(row)).velocity(states(row), RAW)
+
+    drawn = policy(average)
+    assert torch.equal(policy(average), drawn) and not torch.allclose(policy(student), drawn)
+
+
 @every_network
 def test_roles_leave_requires_grad_alone_and_rest_as_the_student(row: Row) -> None:
     base = row.build()
