@@ -8,12 +8,13 @@ from typing import Any
 
 from piflow_cli.console import plain
 from piflow_cli.core.policies.kinds import policy_class, policy_kind
-from piflow_cli.presets.families import CLASS, conditioning_of
+from piflow_cli.presets.families import CLASS, TEXT, conditioning_of
 from piflow_cli.presets.faults import Fault, Mend
 from piflow_cli.presets.layers import Layer
 from piflow_cli.presets.schema import SECTIONS, Preset
 
 BUDGET = "optimisation.budget"
+PROMPT_FILES = (".txt", ".jsonl", ".csv", ".parquet")
 Reason = Callable[[Preset], str | None]
 """Why a key does nothing under a preset; None where it does something."""
 
@@ -33,6 +34,12 @@ def _without_guidance(preset: Preset) -> str | None:
     return "does nothing at teacher.guidance 1, which is none" if preset.teacher.guidance == 1 else None
 
 
+def _without_halves(preset: Preset) -> str | None:
+    if preset.teacher.guidance_mode != "embedded":
+        return _without_guidance(preset)
+    return "does nothing at teacher.guidance_mode embedded: the network is told the scale at all noise levels"
+
+
 def _without_components(preset: Preset) -> str | None:
     if preset.imitation.dropout == 0 or "imitation.dropout" in policy_kind(preset.policy.kind).settings:
         return None
@@ -47,17 +54,34 @@ def _without_texts(preset: Preset) -> str | None:
     )
 
 
+def _without_classes(preset: Preset) -> str | None:
+    told = conditioning_of(preset.teacher.family) == TEXT
+    return "does nothing: the VAE of a teacher that is told a text is the one in its base" if told else None
+
+
 def _without_encoding(preset: Preset) -> str | None:
     pixels = conditioning_of(preset.teacher.family) == CLASS and preset.teacher.vae is None
     return "does nothing: nothing is encoded for a teacher of classes and pixels" if pixels else None
 
 
 def _without_columns(preset: Preset) -> str | None:
-    return "does nothing: a .txt file has no columns" if str(preset.data.prompts).lower().endswith(".txt") else None
+    lines = str(preset.data.prompts).lower().endswith(".txt")
+    return "does nothing: a .txt file has no columns" if lines else _without_texts(preset)
+
+
+def _without_captions(preset: Preset) -> str | None:
+    alone = preset.data.prompts is not None
+    return "does nothing: data.prompts bring no pictures" if alone else _without_texts(preset)
+
+
+def _without_splits(preset: Preset) -> str | None:
+    alone = str(preset.data.prompts).lower().endswith(PROMPT_FILES)
+    return "does nothing: a file has no splits, as data sets of the Hub have" if alone else _without_texts(preset)
 
 
 def _beside_sizes(preset: Preset) -> str | None:
-    return "does nothing beside data.sizes, which are the buckets themselves" if preset.data.sizes else None
+    named = "does nothing beside data.sizes, which are the buckets themselves"
+    return named if preset.data.sizes else _without_texts(preset)
 
 
 def _under_a_budget(preset: Preset) -> str | None:
@@ -71,14 +95,19 @@ IDLE: dict[str, Reason] = {
         for key in ("policy.temperature", "policy.logstd_width", "optimisation.gamma_learning_rate")
     },
     "policy.final_step_scale": _at_one_evaluation,
-    "teacher.guidance_interval": _without_guidance,
+    "teacher.guidance_interval": _without_halves,
     "teacher.guidance_mode": _without_guidance,
+    "teacher.vae": _without_classes,
     "imitation.dropout": _without_components,
     "data.offload_text_encoder": _without_texts,
     "data.limit": _without_texts,
+    "data.resolution": _without_texts,
+    "data.sizes": _without_texts,
     "data.cache": _without_encoding,
     "data.aspect_ratio": _beside_sizes,
     "data.text_column": _without_columns,
+    "data.image_column": _without_captions,
+    "data.split": _without_splits,
     "optimisation.iterations": _under_a_budget,
     "optimisation.schedule": _under_a_budget,
 }

@@ -45,13 +45,39 @@ def test_what_does_nothing_is_refused_and_what_does_something_is_not(key):
     resolve(name, None, assignments, busy)
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("data.cache", "cache"), ("data.offload_text_encoder", "true"), ("data.limit", "3")]
-)
-def test_what_is_for_texts_is_refused_for_a_teacher_of_classes(key, value):
+FOR_TEXTS = {
+    "data.cache": "cache",
+    "data.offload_text_encoder": "true",
+    "data.limit": "3",
+    "data.resolution": "512",
+    "data.sizes": "[[64, 64]]",
+    "data.aspect_ratio": "2.0",
+    "data.text_column": "caption",
+    "data.image_column": "picture",
+    "data.split": "test",
+}
+
+
+@pytest.mark.parametrize("key", FOR_TEXTS)
+def test_what_is_for_texts_is_refused_for_a_teacher_of_classes(key):
     with pytest.raises(UsageError, match=key):
-        resolve("digits", None, [f"{key}={value}"], {})
-    resolve("flux-dev", None, [*PROMPTS, f"{key}={value}"], {})
+        resolve("digits", None, [f"{key}={FOR_TEXTS[key]}"], {})
+    resolve("flux-dev", None, ["data.captioned=owner/name", f"{key}={FOR_TEXTS[key]}"], {})
+
+
+def test_columns_of_pictures_and_splits_are_of_data_sets():
+    for key, source in (("image_column", "owner/name"), ("split", "prompts.csv"), ("split", "prompts.JSONL")):
+        with pytest.raises(UsageError, match=f"data.{key}=x: does nothing"):
+            resolve("flux-dev", None, [f"data.prompts={source}", f"data.{key}=x"], {})
+    resolve("flux-dev", None, ["data.prompts=owner/name", "data.split=x"], {})
+
+
+def test_an_interval_is_of_two_halves_and_a_vae_of_a_teacher_of_classes():
+    for setting in ("teacher.guidance_interval=[0, 0.5]", "teacher.vae=owner/vae"):
+        with pytest.raises(UsageError, match="does nothing"):
+            resolve("flux-dev", None, [*PROMPTS, setting], {})
+    resolve("qwen-image", None, [*PROMPTS, "teacher.guidance_interval=[0, 0.5]"], {})
+    resolve("imagenet-repa", None, ["teacher.vae=owner/vae"], {})
 
 
 def test_a_config_file_is_held_to_the_same(tmp_path):
@@ -86,5 +112,5 @@ def test_every_rule_is_tried():
     with pytest.raises(UsageError, match="data.text_column=.*no columns"):
         resolve("flux-dev", None, [*PROMPTS, "data.text_column=caption"], {})
     resolve("flux-dev", None, ["data.prompts=prompts.csv", "data.text_column=caption"], {})
-    assert set(IDLE) == {*CASES, "data.text_column", "data.cache", "data.offload_text_encoder", "data.limit"}
+    assert set(IDLE) == {*CASES, *FOR_TEXTS, "teacher.vae"}
     assert load("digits").policy.kind == "gm"
