@@ -74,10 +74,12 @@ def picture_folder(name: str, evaluations: int, *, taken: bool = False) -> str:
 
 def student_candidates(opened: OpenedModel, request: EvalRequest, name: str) -> list[Candidate]:
     """The student of ``opened`` at each of the requested numbers of evaluations, or as it was trained."""
-    student, facts = opened.student, opened.student.facts
+    student, facts, files = opened.student, opened.student.facts, opened.found.files
     identity = {
         "kind": "student",
-        "weights": files_digest(shards_of(opened.found.files.weights)),
+        "weights": files_digest(shards_of(files.weights)),
+        # Students from elsewhere have no checksum of it among their weights, and no tensor shows all that it tells.
+        "config": None if files.config is None else files_digest([files.config]),
         "facts": asdict(facts),
         "base": _base_identity(opened),
         "substeps": request.substeps,
@@ -113,6 +115,7 @@ def teacher_candidate(opened: OpenedModel, teacher: OwnTeacher, steps: int, requ
             *teacher.guidance.interval,
             teacher.guidance.orthogonal,
             *([] if teacher.guidance.renormalised is None else ["renormalised"]),
+            *([] if teacher.guidance.below is None else ["below", *teacher.guidance.below]),
             teacher.family.guidance,
         ],
         "shift": teacher.shift,

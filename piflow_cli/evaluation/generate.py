@@ -185,7 +185,7 @@ class Generation:
             what="features",
             candidate=candidate.identity,
             specs=chunk.recipes,
-            shown=self.opened.student.facts.vae,
+            shown=self.opened.shown,
             extractor=tag,
         )
 

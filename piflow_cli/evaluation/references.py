@@ -177,7 +177,9 @@ def _training_set(
             collector.add(part)
         return collector.finish()
     if section.captioned is not None and (folder := expanded(section.captioned)).is_dir():
-        return _kept_features(open_folder(folder, count, console), extractor, console, batch_size, cache, keep)
+        # Training takes the first of them by name too.
+        taken = open_folder(folder, count, console, most=section.limit)
+        return _kept_features(taken, extractor, console, batch_size, cache, keep)
     trained = f"trains on {section.source}, which are no pictures on this machine"
     raise UsageError(
         f"the preset {preset.name} {'names nothing to train on' if section.source is None else trained}",

@@ -19,6 +19,7 @@ from ..system.group import Processes
 from ..teachers.base import Conditioning
 from ..teachers.class_conditional import ClassConditionalFamily
 from ..teachers.decoders import decode_each
+from ..teachers.latents import vae_identity
 from ..teachers.text_to_image import TextToImageFamily
 from ..teachers.text_to_video import TextToVideoFamily
 from ..weights.quantisation import check_precision, store_in_fp8
@@ -38,7 +39,7 @@ class OpenedModel:
 
     ``condition``: specs of one size → conditioning. ``shape_of``: a spec → the shape (C, *S) of its state. ``decode``:
     states (B, C, *S) → pictures (B, 1 or 3, H, W), or videos (B, 3, F, H, W), in [-1, 1], not clipped.
-    ``dtype``: what networks compute in.
+    ``dtype``: what networks compute in. ``shown``: the identity of the VAE behind ``decode``, where no base has it.
     """
 
     student: Student
@@ -49,6 +50,7 @@ class OpenedModel:
     shape_of: Callable[[ImageSpec], tuple[int, ...]]
     decode: Callable[[Tensor], Tensor]
     dtype: torch.dtype = torch.float32
+    shown: str = ""
 
     @property
     def frame_rate(self) -> int | None:
@@ -94,6 +96,7 @@ def _class_model(found: FoundStudent, request: SampleRequest, device: torch.devi
         condition=lambda specs: family.condition(model, [spec.of_class for spec in specs]),
         shape_of=lambda spec: shape,
         decode=class_decoder(request, found.facts.vae, shape[0], device),
+        shown=vae_identity(found.facts.vae if request.vae is None else request.vae),
     )
 
 

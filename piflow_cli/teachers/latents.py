@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from ..system.files import identity_of_place
 from ..weights.locate import CONFIGS, locate
 from .base import Network
 from .encoders import EncoderFactory
@@ -114,6 +115,11 @@ def _load(vae: str, channels: int, device: torch.device) -> Network:
 def _normalisation(model: Network) -> tuple[float, float]:
     """The shift subtracted from states, and the factor that multiplied them."""
     return 0.0 if model.config.shift_factor is None else model.config.shift_factor, model.config.scaling_factor
+
+
+def vae_identity(vae: str | None) -> str:
+    """The identity of the files of ``vae``, for caches of what it shows; "" for models of pixels."""
+    return identity_of_place(vae_folder(vae)) if vae else ""
 
 
 def vae_folder(vae: str, only: Sequence[str] = NEEDED) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from fnmatch import fnmatch
@@ -19,7 +20,7 @@ from piflow_cli.sampling.opened import open_model
 from piflow_cli.sampling.request import SampleRequest
 from piflow_cli.sampling.teacher import own_teacher
 from piflow_cli.students.adapter_digests import DIGESTS
-from piflow_cli.students.locate import WEIGHTS_NAME
+from piflow_cli.students.locate import CONFIG_NAME, WEIGHTS_NAME
 from piflow_cli.students.open import find_student
 from piflow_cli.students.student import Student
 from piflow_cli.weights.stored import read_safetensors
@@ -49,6 +50,18 @@ def test_a_student_is_known_by_its_weights_and_not_by_its_place(tiny_run, tmp_pa
     assert identity(moved) != identity(tiny_run)
 
 
+def test_the_config_of_a_student_from_elsewhere_is_part_of_it(tiny_run, tmp_path) -> None:
+    """No tensor shows how a network is told the time; a checksum of the config is in our own files alone."""
+    moved = shutil.copytree(tiny_run / "adapter", tmp_path / "moved")
+    weights, config = moved / WEIGHTS_NAME, moved / CONFIG_NAME
+    metadata = {name: value for name, value in read_safetensors(weights)[0].items() if name not in DIGESTS}
+    save_file(load_file(weights), weights, metadata)
+    before = identity(moved)
+    fields = json.loads(config.read_text())
+    config.write_text(json.dumps({**fields, "time_scale": 2 * fields["time_scale"]}))
+    assert identity(moved) != before
+
+
 def test_a_teacher_is_known_by_its_steps_and_its_files(tiny_run) -> None:
     opened = open_model(
         find_student(tiny_run), SampleRequest(seeds=(0, 1)), device=torch.device("cpu"), console=Console(quiet=True)
@@ -57,6 +70,16 @@ def test_a_teacher_is_known_by_its_steps_and_its_files(tiny_run) -> None:
     one, again, two = (teacher_candidate(opened, teacher, steps, request()).identity for steps in (1, 1, 2))
     assert one == again != two
     assert (one["kind"], one["shift"], one["guidance"][0]) == ("teacher", teacher.shift, teacher.guidance.scale)
+
+
+def test_the_guidance_of_a_second_network_is_part_of_a_teacher(tiny_run) -> None:
+    opened = open_model(
+        find_student(tiny_run), SampleRequest(seeds=(0, 1)), device=torch.device("cpu"), console=Console(quiet=True)
+    )
+    teacher = own_teacher(opened.student, tiny_run)
+    settings = [replace(teacher.guidance, below=below) for below in (None, (0.875, 3.0), (0.875, 2.0))]
+    known = [teacher_candidate(opened, replace(teacher, guidance=one), 1, request()).identity for one in settings]
+    assert not any(known[place] == known[other] for place, other in ((0, 1), (0, 2), (1, 2)))
 
 
 def test_the_precision_of_the_base_is_part_of_a_teacher(tiny_run) -> None:

@@ -20,7 +20,7 @@ from piflow_cli.evaluation.extractors.clean_fid import clean_fid_module, clean_f
 from piflow_cli.evaluation.extractors.moments import MOST_FEATURES, moments
 from piflow_cli.evaluation.metrics.frechet import frechet_distance
 from piflow_cli.evaluation.references import npz_statistics, open_reference
-from piflow_cli.presets.resolve import load, presets_root
+from piflow_cli.presets.resolve import load, presets_root, resolve
 from piflow_cli.reports.images import save_png, to_images
 
 CPU = torch.device("cpu")
@@ -53,6 +53,13 @@ def test_data_is_the_training_set() -> None:
     assert torch.equal(opened("data", preset=load("digits"), count=5).features, images[:5].flatten(1))
     with pytest.raises(UsageError, match="holds 1797 pictures, and 1798 are wanted"):
         opened("data", preset=load("digits"), count=1798)
+
+
+def test_data_of_captioned_pictures_are_those_that_training_takes(tmp_path: Path) -> None:
+    folder = folder_of(torch.rand(5, 3, 4, 4, generator=seeded()) * 2 - 1, tmp_path / "pictures")
+    for limit, count in (("null", 5), ("3", 3)):
+        preset = resolve("flux-dev", None, [f"data.captioned={folder}", f"data.limit={limit}"], {})
+        assert opened("data", preset=preset).count == count
 
 
 def test_data_of_a_student_without_pictures_and_of_no_student() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 from diffusers import AutoencoderKL
 
 from piflow_cli.errors import UsageError
-from piflow_cli.teachers.latents import DECODED_AT_ONCE, latent_decoder
+from piflow_cli.teachers.latents import DECODED_AT_ONCE, latent_decoder, vae_identity
 
 CPU = torch.device("cpu")
 
@@ -40,6 +41,16 @@ def test_latents_are_scaled_back_and_decoded_a_few_at_a_time(tiny_vae, tmp_path,
     assert sizes == [DECODED_AT_ONCE, DECODED_AT_ONCE, 3]
     assert pictures.shape == (len(states), 3, 16, 16) and not pictures.requires_grad
     torch.testing.assert_close(pictures, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_vae_is_known_by_its_files(tiny_vae, tmp_path):
+    assert vae_identity(None) == vae_identity("") == ""
+    folder = shutil.copytree(tiny_vae, tmp_path / "vae")
+    before = vae_identity(str(folder))
+    assert before == vae_identity(str(folder)) != ""
+    with (folder / "diffusion_pytorch_model.safetensors").open("ab") as file:
+        file.write(b"more")
+    assert vae_identity(str(folder)) != before
 
 
 def test_low_precision_states_are_decoded_in_full(tiny_vae):
