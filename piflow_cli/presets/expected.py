@@ -62,11 +62,12 @@ def _shaping(preset: Preset) -> tuple[Any, ...]:
     free = {"iterations": 1, "batch_size": 1, "device_batch_size": None, "warmup": 0, "schedule": "constant"}
     optimisation = replace(preset.optimisation, **free, budget=None)
     return (
+        replace(preset.teacher, license="", memory=""),
         preset.policy,
         replace(preset.imitation, mixing_iterations=0),
         optimisation,
         preset.adapter,
-        preset.data.source,
+        replace(preset.data, cache=None, offload_text_encoder=False),
     )
 
 

@@ -46,7 +46,15 @@ def test_nothing_is_said_of_what_lies_outside_the_table(table, evaluations: int)
 
 
 @pytest.mark.parametrize(
-    "change", ["optimisation.schedule=constant", "policy.nfe=2", "optimisation.learning_rate=0.5", "imitation.window=1"]
+    "change",
+    [
+        "optimisation.schedule=constant",
+        "policy.nfe=2",
+        "optimisation.learning_rate=0.5",
+        "imitation.window=1",
+        "teacher.guidance=2.0",
+        "data.images=others.safetensors",
+    ],
 )
 def test_nothing_is_said_of_settings_that_were_not_measured(table, change: str) -> None:
     assert expected(digits(change), 100) is None
