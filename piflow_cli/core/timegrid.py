@@ -91,11 +91,13 @@ def renoising(sigma_src: float, sigma_next: float, stochastic: float) -> tuple[f
     """
     if stochastic < 0 or math.isnan(stochastic):
         raise ValueError(f"stochastic must be at least 0, not {stochastic}")
+    # A product may be infinite, where a power that is too large raises.
+    exponent = stochastic * stochastic
     if stochastic == 0:
         memory = 1.0
-    elif math.isinf(stochastic) or sigma_src >= 1:
+    elif math.isinf(exponent) or sigma_src >= 1:
         memory = 0.0
     else:
         ratio = sigma_next * (1 - sigma_src) / (sigma_src * (1 - sigma_next))
-        memory = ratio ** (stochastic**2)
+        memory = ratio**exponent
     return sigma_next * memory / (1 - sigma_next + sigma_next * memory), memory

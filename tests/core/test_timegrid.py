@@ -74,6 +74,10 @@ def test_renoising_restores_the_noise_level(first: float, second: float, stochas
     assert math.hypot(scale * reached, added) == pytest.approx(end, rel=1e-9)
 
 
+def test_what_is_too_large_to_square_renoises_fully() -> None:
+    assert renoising(0.9, 0.5, 1e200) == renoising(0.9, 0.5, math.inf) == (0.0, 0.0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
