@@ -17,11 +17,11 @@ from ..students.evaluations import steps_warning
 from ..students.open import find_student
 from ..teachers.class_conditional import ClassConditionalFamily
 from ..teachers.text_to_image import TextToImageFamily
-from ..weights.locate import locate
 from .candidates import Candidate, student_candidates, teacher_candidate
 from .limits import not_measured
 from .metric_kinds import VIDEOS, metric_kind
 from .reference_kinds import DATA, TEACHER
+from .references import training_pictures
 from .request import FULL_CLASSES, FULL_PROMPTS, MOST_DATA, QUICK_IMAGES, EvalRequest
 
 if TYPE_CHECKING:
@@ -183,10 +183,9 @@ def _class_specs(opened: OpenedModel, request: EvalRequest, preset: Preset | Non
     Labels come in turn, or as the training data have them, so that both have as many of each class.
     """
     labels = request.labels
-    data = ()
-    # Pictures that a VAE has encoded may be gone; classes in turn are about as frequent as theirs.
-    if preset is not None and preset.data.images is not None and preset.teacher.vae is None:
-        data = tuple(load_images(locate(preset.data.images))[1].tolist())
+    # Pictures may be gone; classes in turn are about as frequent as theirs.
+    place = None if preset is None else training_pictures(preset)
+    data = () if place is None else tuple(load_images(place)[1].tolist())
     seeds = request.seeds if request.seeds is not None else range(_class_count(request, len(data)))
     if labels is None:
         family = opened.student.family

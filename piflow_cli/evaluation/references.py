@@ -13,11 +13,12 @@ from .. import __version__
 from ..data.labelled_images import load_images
 from ..data.pictures import SUFFIXES
 from ..errors import UsageError
+from ..presets.folders import SHIPPED_PREFIX
 from ..presets.places import expanded
 from ..system.files import cache_key, identity_of, user_cache
 from ..weights.cache import Cache
 from ..weights.cache_kinds import STATISTICS
-from ..weights.locate import locate
+from ..weights.locate import hub_id, locate
 from .extractors import Extractor
 from .extractors.base import INCEPTION, RESIZE_TENSORFLOW
 from .extractors.clean_fid import clean_fid_statistics
@@ -150,6 +151,18 @@ def _kept_features(
     return made
 
 
+def training_pictures(preset: Preset) -> Path | None:
+    """The file of labelled pictures that ``preset`` trains on, as its students make them; None where none is at hand.
+
+    A student may have come here without them.
+    """
+    images = preset.data.images
+    if images is None or preset.teacher.vae is not None:
+        return None
+    here = images.startswith(SHIPPED_PREFIX) or hub_id(images) is not None or expanded(images).exists()
+    return locate(images) if here else None
+
+
 def _training_set(
     extractor: Extractor,
     console: Console,
@@ -165,8 +178,8 @@ def _training_set(
             f"name {KNOWN.removesuffix(', or data')}: --reference PATH",
         )
     section = preset.data
-    if section.images is not None and preset.teacher.vae is None:
-        images, _ = load_images(locate(section.images))
+    if (place := training_pictures(preset)) is not None:
+        images, _ = load_images(place)
         if count is not None and len(images) < count:
             raise UsageError(
                 f"the training set holds {len(images)} pictures, and {count} are wanted",
@@ -180,7 +193,9 @@ def _training_set(
         # Training takes the first of them by name too.
         taken = open_folder(folder, count, console, most=section.limit)
         return _kept_features(taken, extractor, console, batch_size, cache, keep)
-    trained = f"trains on {section.source}, which are no pictures on this machine"
+    source = None if section.source is None else getattr(section, section.source)
+    named = section.source if source == "uniform" else f"{section.source} ({source})"
+    trained = f"trains on {named}, which are no pictures on this machine"
     raise UsageError(
         f"the preset {preset.name} {'names nothing to train on' if section.source is None else trained}",
         "name a folder of pictures or a file of statistics: --reference PATH",

@@ -383,6 +383,19 @@ def test_runs_of_one_preset_with_other_data_have_their_own_reference(evaluate, t
     assert both["other", 2, "fid"] == alone["other", 2, "fid"] != both["tiny", 2, "fid"]
 
 
+def test_a_run_without_its_pictures_is_measured_against_others(evaluate, tiny_run, tmp_path) -> None:
+    """A run is carried to another machine, and its data are not."""
+    other = shutil.copytree(tiny_run, tmp_path / "other")
+    preset = read_settings(RunFolder(other).settings)
+    gone = str(tmp_path / "gone.safetensors")
+    RunFolder(other).write_settings(replace(preset, data=replace(preset.data, images=gone)))
+    found = numbers(evaluate(other, "--metrics", "fid", "--num-images", "6", "--reference", "teacher"))
+    assert found["other", 2, "fid"] >= 0
+    outcome = evaluate(other, "--metrics", "fid", "--num-images", "6")
+    assert outcome.code == 2 and f"trains on images ({gone}), which are no pictures on this machine" in outcome.err
+    assert "--reference PATH" in outcome.err and "--base" not in outcome.err
+
+
 def test_students_of_other_classes_have_their_own_above_their_pictures(evaluate, tiny_run, tmp_path) -> None:
     other = shutil.copytree(tiny_run, tmp_path / "other")
     preset = read_settings(RunFolder(other).settings)
