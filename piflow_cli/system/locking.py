@@ -148,13 +148,15 @@ def holder_of(folder: Path) -> LockHolder | None:
         return None
     try:
         held, here = LockHolder.read(os.read(number, 4096).decode(errors="replace")), LockHolder.here()
-        if held is None or held.host != here.host:
+        if held is None or (held.host != here.host and not held.boot == here.boot != ""):
             # Of other machines the file alone tells.
             return held
-        if held.boot != here.boot or not _may_live(held.pid):
+        if held.boot != here.boot:
             return None
-        # A process of that number may be another one by now.
-        return None if _flock(number, fcntl.LOCK_SH if fcntl else 0) else held
+        # Containers of one machine have names and numbers of processes of their own, and share its locks.
+        free = _flock(number, fcntl.LOCK_SH if fcntl else 0)
+        gone = held.host == here.host and not _may_live(held.pid) if free is None else free
+        return None if gone else held
     finally:
         os.close(number)
 

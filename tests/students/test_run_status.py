@@ -99,7 +99,7 @@ def test_a_clock_that_was_set_meanwhile_leaves_another_span_or_none(
 
 
 def test_a_lock_whose_time_is_none_makes_no_rate(run: Path) -> None:
-    held = asdict(LockHolder.here()) | {"host": "elsewhere", "since": "lately"}
+    held = asdict(LockHolder.here()) | {"host": "elsewhere", "boot": "another", "since": "lately"}
     (run / LOCK_NAME).write_text(json.dumps(held))
     assert (status_of(run).state, status_of(run).rate) == ("running", None)
 
@@ -110,13 +110,21 @@ def test_a_lock_whose_time_is_none_makes_no_rate(run: Path) -> None:
         ({"pid": 2**22 + 1}, "stopped"),  # no process of this machine has such a number
         ({"boot": "an earlier start"}, "stopped"),
         ({}, "stopped"),  # a process of that number, which holds no lock
-        ({"host": "elsewhere"}, "running"),
+        ({"host": "elsewhere", "boot": "another"}, "running"),
+        ({"host": "container", "pid": 1}, "stopped"),  # of this machine, whose locks all containers share
     ],
 )
 def test_what_is_left_of_a_lock_does_not_run(run: Path, changes: dict, state: str) -> None:
     lengthen(run, 7)
     (run / LOCK_NAME).write_text(json.dumps(asdict(LockHolder.here()) | changes))
     assert status_of(run).state == state
+
+
+@pytest.mark.parametrize("changes", [{"pid": 2**22 + 1}, {"host": "container", "pid": 2**22 + 1}])
+def test_a_run_in_a_container_runs_whatever_its_process_is_called_there(run: Path, changes: dict) -> None:
+    with FolderLock(run):
+        (run / LOCK_NAME).write_text(json.dumps(asdict(LockHolder.here()) | changes))
+        assert status_of(run).state == "running"
 
 
 def test_a_run_without_its_student_is_broken(run: Path) -> None:
