@@ -9,8 +9,9 @@ import shlex
 import socket
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
@@ -25,6 +26,7 @@ except ImportError:  # Windows
     fcntl = None
 
 LOCK_NAME = "run.lock"
+MOMENT = "%Y-%m-%d %H:%M:%S"
 SECONDS_UNTIL_SAID = 1.0
 # A process that has just taken a lock writes its name within a moment.
 ATTEMPTS, SECONDS_BETWEEN = 20, 0.05
@@ -37,7 +39,8 @@ logger = logging.getLogger("piflow.locking")
 class LockHolder:
     """The process that a lock names.
 
-    ``boot`` tells one start of one machine from all others; it is empty where the system has none.
+    ``boot`` tells one start of one machine from all others; it is empty where the system has none. ``since`` ends in
+    the distance of its clock from UTC, which differs from container to container.
     """
 
     pid: int
@@ -49,7 +52,7 @@ class LockHolder:
     def here(cls) -> LockHolder:
         """This process."""
         boot = _BOOT.read_text().strip() if _BOOT.is_file() else ""
-        return cls(os.getpid(), socket.gethostname(), boot, time.strftime("%Y-%m-%d %H:%M:%S"))
+        return cls(os.getpid(), socket.gethostname(), boot, time.strftime(f"{MOMENT}%z"))
 
     @classmethod
     def read(cls, text: str) -> LockHolder | None:
@@ -59,6 +62,15 @@ class LockHolder:
             return cls(int(record["pid"]), str(record["host"]), str(record["boot"]), str(record["since"]))
         except (ValueError, KeyError, TypeError):
             return None
+
+    @property
+    def began(self) -> float | None:
+        """``since`` in seconds since 1970; None where it is no time."""
+        # Earlier versions wrote it without the distance from UTC.
+        for form in (f"{MOMENT}%z", MOMENT):
+            with suppress(ValueError, OverflowError):
+                return datetime.strptime(self.since, form).timestamp()
+        return None
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since}"
