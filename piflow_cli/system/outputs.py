@@ -82,7 +82,7 @@ def _check_replaceable(folder: Path) -> None:
             f"{folder} is where a disk is mounted, and cannot be replaced", "name another folder: --output DIR"
         )
     # A shell would stay in the folder that has gone.
-    if folder.resolve() == Path.cwd():
+    if folder.exists() and folder.samefile(os.curdir):
         raise UsageError(f"{folder} is the current folder, and cannot be replaced", "name another folder: --output DIR")
 
 
