@@ -7,9 +7,10 @@ import re
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cache
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
@@ -127,7 +128,7 @@ def _run(args: list[str], silent: bool) -> int:
             # Every command has a result: one that cannot be printed is not worth the hours that it may take.
             raise RunError("stdout is closed, and results go there", "where nobody is to read them: > /dev/null")
         if (name := _command_in(args)) is not None:
-            args = with_read_paths(program().commands[name].params, args)
+            args = _read(args, program().commands[name].params)
         with streams.only_ours(silent):
             code = program().main(args=args, prog_name="piflow", standalone_mode=False, obj=args)
     except SystemExit as ended:
@@ -138,6 +139,15 @@ def _run(args: list[str], silent: bool) -> int:
         # Typer turns Ctrl-C into this code on its way and says nothing.
         return _report(KeyboardInterrupt(), args)
     return code if isinstance(code, int) else 0
+
+
+def _read(args: list[str], options: Sequence[Any]) -> list[str]:
+    """``args`` with their paths read; raises UsageError for what Typer would take for something else."""
+    from piflow_cli.commands.misspelt import with_one_dash
+
+    if (error := with_one_dash(args, options)) is not None:
+        raise error
+    return with_read_paths(options, args)
 
 
 def _unread(ended: SystemExit, args: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,7 +20,8 @@ def complete_student(incomplete: str) -> list[str]:
     """Runs in runs/, and files and folders that begin with what was typed; folders end with a slash."""
     typed = Path(incomplete)
     around = typed if incomplete.endswith("/") else typed.parent
-    runs = [str(place) for place in _inside(RUNS) if (place / "run.yaml").is_file()]
+    # Unlike pathlib's, this test takes a folder that may not be looked into.
+    runs = [str(place) for place in _inside(RUNS) if os.path.isfile(place / "run.yaml")]
     others = [f"{place}/" if place.is_dir() else str(place) for place in _inside(around)]
     return beginning(dict.fromkeys([*runs, *others]), incomplete)
 

@@ -215,13 +215,14 @@ def _checked_folder(preset: Preset, teacher: str, output: Path | None, resume: b
     from piflow_cli.students.run_checkpoints import checkpoints, require_checkpoint
     from piflow_cli.students.runs import RunFolder
     from piflow_cli.system.files import check_writable
+    from piflow_cli.system.folders import with_a_name
     from piflow_cli.weights.locate import require_base
 
     if preset.output.tracker != NO_TRACKER:
         from piflow_cli.system.trackers import tracker_of
 
         tracker_of(preset.output.tracker)
-    folder = run_folder(preset, teacher) if output is None else output
+    folder = run_folder(preset, teacher) if output is None else with_a_name(output)
     require_base(preset.teacher.base)
     check_files([split_lora(text) for text in preset.teacher.loras], TEACHER_OPTION)
     require_data(preset)

@@ -40,6 +40,20 @@ def misspelt(exc: BaseException) -> UsageError | None:
     return None
 
 
+def with_one_dash(words: Sequence[str], options: Sequence[Any]) -> UsageError | None:
+    """The error for an option that has one dash too few, of which Typer would read a letter and the rest as its value:
+    -output DIR would be a folder called utput.
+    """
+    words = words[: words.index("--")] if "--" in words else words
+    names = [name for option in options for name in option.opts]
+    letters = {name for name in names if name[:2] != "--"}
+    for word in words:
+        named = word.partition("=")[0]
+        if word[:2] in letters and f"-{named}" in names:
+            return _option(named, words, options)
+    return None
+
+
 def _argument(exc: Any, context: Any) -> UsageError | None:
     """The error for a teacher that was named without its option, to a command that takes no argument."""
     from piflow_cli.presets.resolve import available

@@ -81,7 +81,7 @@ def _range(part: str, text: str, option: str) -> tuple[int, int]:
         raise UsageError(f"{option}: a number is too large", f"stay at or below {LARGEST_VALUE}")
     first, last = int(digits[0]), int(digits[-1])
     if first > last:
-        mended = text.replace(part, f"{last}-{first}", 1)
+        mended = ",".join(f"{last}-{first}" if other.strip() == part else other for other in text.split(","))
         raise UsageError(f"{option} {text}: the range {first}-{last} runs backwards", f"type {option} {mended}")
     return first, last
 
@@ -107,6 +107,9 @@ def with_read_paths(options: Sequence[Any], arguments: Sequence[str]) -> list[st
     end = words.index("--") if "--" in words else len(words)
     for place, word in enumerate(words[:end]):
         name, equals, value = word.partition("=")
+        if (letter := word[:2]) in named and letter != "--" and word != letter:
+            # Typer would take -o=DIR for a folder whose name begins with =.
+            name, equals, value = letter, "=", word[2:].removeprefix("=")
         if (option := named.get(name)) is None:
             continue
         given = [value] if equals else words[place + 1 : min(end, place + 1 + option.nargs)]
@@ -114,7 +117,7 @@ def with_read_paths(options: Sequence[Any], arguments: Sequence[str]) -> list[st
             raise UsageError(f"{name}: nothing is named, its value is empty", f"name one: {name} {option.metavar}")
         read = [str(expanded(path)) if path.startswith("~") else path for path in given]
         if equals:
-            words[place] = f"{name}={read[0]}"
+            words[place] = f"{name}={read[0]}" if name.startswith("--") else f"{name}{read[0]}"
         else:
             words[place + 1 : place + 1 + len(read)] = read
     return words

@@ -53,7 +53,7 @@ from piflow_cli.commands.sample_options import (
 from piflow_cli.commands.starting import start
 from piflow_cli.console import Console, format_pairs
 from piflow_cli.errors import UsageError
-from piflow_cli.students.naming import student_name
+from piflow_cli.students.naming import student_name, teacher_name
 from piflow_cli.system.outputs import output_folder
 from piflow_cli.wording import shortened
 
@@ -183,5 +183,5 @@ def _seeds(seeds: str | None, num_images: int | None) -> tuple[int, ...] | None:
 def _folder(student: str | None, subfolder: str | None, teacher: str | None) -> Path:
     """samples/digits for the student in runs/digits, samples/digits-teacher for its teacher."""
     if student is None:
-        return Path("samples") / f"{Path(str(teacher)).stem}-teacher"
+        return Path("samples") / f"{teacher_name(str(teacher))}-teacher"
     return Path("samples") / student_name(student, subfolder)

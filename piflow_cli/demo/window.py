@@ -122,13 +122,25 @@ class Window:
             ),
         ]
 
-    def draw(self, told: str | int, seed: float, steps: float, temperature: str, teacher_steps: float) -> list[Any]:
+    def draw(
+        self,
+        told: str | int,
+        seed: float | None,
+        steps: float | None,
+        temperature: str,
+        teacher_steps: float | None,
+    ) -> list[Any]:
         """What the page shows for its settings: both pictures, a line, and the maps.
 
         Raises gradio.Error, which the page shows, for what `piflow sample` refuses too.
         """
         import gradio
 
+        # As a field that was emptied comes.
+        if seed is None or steps is None or teacher_steps is None:
+            raise gradio.Error(
+                "the seed and both numbers of steps are whole numbers: one is empty", print_exception=False
+            )
         try:
             typed = temperature.strip()
             try:

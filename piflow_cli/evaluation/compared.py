@@ -108,7 +108,8 @@ def open_compared(path: str, name: str, request: EvalRequest, device: torch.devi
     found = find_student(path, request.teacher, request.base, subfolder=request.subfolder, say=console.say)
     found.refuse_beyond_pictures("piflow eval", videos=True)
     facts = found.facts
-    for line in idle_options(facts.policy, request.substeps, request.temperature):
+    most = max(request.steps, default=facts.nfe)
+    for line in idle_options(facts.policy, most, request.substeps, request.temperature):
         console.warn(f"{name}: {line}")
     for count in request.steps:
         if (line := steps_warning(facts, count)) is not None:

@@ -33,7 +33,7 @@ def check(request: ExportRequest) -> None:
         raise UsageError("--private is of a repository, and none is named", "add --push-to-hub OWNER/NAME")
     # The folder for what is made has the student's name, so the student comes first.
     check_student(request.student, request.subfolder)
-    check_output(request.output, request.overwrite, "piflow export", is_of_export)
+    check_output(request.output, request.overwrite, "piflow export", is_of_export, whole=True)
     if request.teacher is not None:
         load(request.teacher)
     if request.base is not None:

@@ -25,7 +25,7 @@ def check(request: InspectRequest) -> None:
     for student in request.students:
         check_student(student, request.subfolder)
     if request.output is not None:
-        check_output(request.output, request.overwrite, "piflow inspect-policy", is_of_inspection)
+        check_output(request.output, request.overwrite, "piflow inspect-policy", is_of_inspection, whole=True)
     if request.teacher is not None:
         load(request.teacher)
     if request.base is not None:

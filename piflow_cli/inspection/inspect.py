@@ -12,7 +12,7 @@ from ..errors import RunError, UsageError
 from ..sampling.opened import OpenedModel, open_model
 from ..sampling.request import SampleRequest
 from ..sampling.teacher import OwnTeacher, own_teacher
-from ..students.naming import student_names
+from ..students.naming import student_names, teacher_name
 from ..students.open import FoundStudent, find_student
 from ..students.runs import run_of
 from ..system.devices import choose_device
@@ -94,7 +94,7 @@ def _distilling_again(found: FoundStudent) -> str:
     run = run_of(found.folder)
     if run is None:
         teacher = found.facts.teacher if found.teacher is None else found.teacher
-        settings, output = teacher, f"runs/{Path(teacher).stem}-again"
+        settings, output = teacher, f"runs/{teacher_name(teacher)}-again"
     else:
         settings, output = str(run.settings), f"{run.path}-again"
     return f"piflow distill --teacher {quote(settings)} --output {quote(output)}"

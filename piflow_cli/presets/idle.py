@@ -154,11 +154,17 @@ def _typed(layer: Layer, key: str) -> bool:
     return isinstance(values, Mapping) and name in values and layer.place(key).startswith("--")
 
 
-def idle_options(policy: str, substeps: int | None, temperature: float | str | None) -> list[str]:
+def idle_options(
+    policy: str, evaluations: int, substeps: int | None, temperature: float | str | None, stochastic: float = 0.0
+) -> list[str]:
     """A line for every given option of sampling that does nothing to a student of this ``policy``."""
     lines = []
     if temperature is not None and "policy.temperature" not in policy_kind(policy).settings:
         lines.append(f"--temperature is for mixtures: on a {policy} policy it has no effect")
+    elif temperature is not None and evaluations == 1:
+        lines.append("--temperature has no effect on the last evaluation, and there is no other")
+    if stochastic > 0 and evaluations == 1:
+        lines.append("--stochastic puts noise back between two evaluations, and there is one: it has no effect")
     if substeps is not None and policy_class(policy).exact:
         lines.append(f"--substeps: a {policy} policy is followed exactly, and takes none")
     return lines

@@ -175,7 +175,8 @@ def _warn_of_mismatch(request: SampleRequest, facts: StudentFacts, console: Cons
         console.warn(
             f"the student was distilled at shift {facts.shift:g}: pictures of --shift {request.shift:g} may suffer"
         )
-    for line in idle_options(facts.policy, request.substeps, request.temperature):
+    steps = facts.nfe if request.steps is None else request.steps
+    for line in idle_options(facts.policy, steps, request.substeps, request.temperature, request.stochastic):
         console.warn(line)
 
 

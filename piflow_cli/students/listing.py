@@ -55,10 +55,11 @@ def students_below(folder: Path) -> list[ListedStudent]:
 
 
 def _found(folder: Path, depth: int) -> Iterator[ListedStudent]:
-    if RunFolder(folder).settings.is_file():
+    # Unlike pathlib's, these tests take a folder that may not be looked into, as a disk's lost+found.
+    if os.path.isfile(RunFolder(folder).settings):
         yield _run(folder)
         return
-    if (folder / _PIPELINE).is_file():
+    if os.path.isfile(folder / _PIPELINE):
         return
     yield from _students_in(folder)
     if depth == DEEPEST:
@@ -107,7 +108,7 @@ def _students_in(folder: Path) -> Iterator[ListedStudent]:
     """A row for each file of a student in ``folder``; one alone with its config goes by the folder."""
     rows, files = [], 0
     for weights in sorted(folder.glob(WEIGHTS)):
-        if weights.name.startswith(".") or _LATER_SHARD.fullmatch(weights.name) or not weights.is_file():
+        if weights.name.startswith(".") or _LATER_SHARD.fullmatch(weights.name) or not os.path.isfile(weights):
             continue
         files += 1
         try:
@@ -122,7 +123,7 @@ def _students_in(folder: Path) -> Iterator[ListedStudent]:
             rows.append(
                 _row(weights, STUDENT, None, {**facts, "iteration": facts.get("iterations"), "iterations": None})
             )
-    if len(rows) == files == 1 and (folder / "config.json").is_file():
+    if len(rows) == files == 1 and os.path.isfile(folder / "config.json"):
         (only,) = rows
         rows = [replace(only, path=folder, bytes=Bytes(bytes_below(folder)))]
     yield from rows

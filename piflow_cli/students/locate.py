@@ -11,6 +11,7 @@ from shlex import quote
 from ..errors import PiflowError, UsageError
 from ..presets.folders import available
 from ..presets.places import expanded
+from ..system.folders import with_a_name
 from ..weights.locate import (
     CHECKPOINT_SUFFIXES,
     COMPONENTS,
@@ -126,7 +127,7 @@ def _local(path: Path, run: bool = False) -> StudentFiles:
         path = network_folder(path)
     if (weights := _only_weights(path)) is not None:
         return _files(weights)
-    inside = [folder for folder in sorted(path.iterdir()) if folder.is_dir() and _weights_in(folder)]
+    inside = [folder for folder in sorted(path.iterdir()) if folder.is_dir() and _shows_weights(folder)]
     if len(inside) == 1:
         return _local(inside[0])
     if inside:
@@ -134,7 +135,7 @@ def _local(path: Path, run: bool = False) -> StudentFiles:
             f"{path} holds more than one student: {few([folder.name for folder in inside], NAMED)}",
             f"choose one: --subfolder {inside[0].name}",
         )
-    if runs := [folder for folder in sorted(path.iterdir()) if RunFolder(folder).settings.is_file()]:
+    if runs := [folder for folder in sorted(path.iterdir()) if os.path.isfile(RunFolder(folder).settings)]:
         raise UsageError(
             f"{path} is a folder of runs: {few([folder.name for folder in runs], NAMED)}",
             f"name one of them: {runs[0]}",
@@ -164,7 +165,17 @@ def _weights_in(folder: Path) -> list[Path]:
     return indices + [file for file in files if file.suffix in CHECKPOINT_SUFFIXES and file not in parts]
 
 
+def _shows_weights(folder: Path) -> bool:
+    """Whether files of weights are in ``folder``; not where it may not be looked into, as a disk's lost+found."""
+    try:
+        return bool(_weights_in(folder))
+    except PermissionError:
+        return False
+
+
 def _files(weights: Path) -> StudentFiles:
+    # The run around the folder of a shell is found by the folder's name.
+    weights = with_a_name(weights.parent) / weights.name
     config = weights.with_name(CONFIG_NAME)
     if not config.is_file():
         return StudentFiles(weights, None)

@@ -39,6 +39,12 @@ def student_names(students: Sequence[str], subfolder: str | None = None) -> list
     return [name if short.count(name) == 1 else path for name, path in zip(short, students, strict=True)]
 
 
+def teacher_name(teacher: str) -> str:
+    """The name of a preset, which may have a dot in it, or of its file without the ending."""
+    path = Path(teacher)
+    return path.stem if path.suffix in (".yaml", ".yml") else path.name
+
+
 def run_folder(preset: Preset, teacher: str | Path) -> Path:
     """The folder of a run where none is asked for: runs/digits, or runs/digits-dx-2nfe where policy and NFE differ.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,9 +15,11 @@ from typing import Literal
 
 from ..errors import PiflowError, UsageError
 from ..system.locking import LockHolder, holder_of
+from .locate import CONFIG_NAME, WEIGHTS_NAME
 from .run_checkpoints import newest_whole, those_set_aside
 from .run_settings import recorded_length
 from .runs import RunFolder
+from .stated import stated_facts
 
 State = Literal["finished", "running", "stopped", "broken"]
 SMOOTHING = 25  # iterations whose mean loss is shown
@@ -182,11 +184,24 @@ def status_of(path: Path, whole: bool = True) -> RunStatus:
     )
     if checkpoint is None and faults:
         return replace(found, state="broken", why=faults[0].message, next=f"{run.command()} --no-resume")
-    if checkpoint is not None and not run.adapter.is_dir():
-        return replace(found, state="broken", why=f"{run.adapter} is missing")
+    if checkpoint is not None and (why := _fault_of_student(run)) is not None:
+        return replace(found, state="broken", why=why)
     if checkpoint is not None and int(checkpoint.name) >= asked:
         return replace(found, state="finished", next=f"piflow sample {quote(str(path))}")
     return found
+
+
+def _fault_of_student(run: RunFolder) -> str | None:
+    """What is wrong with the student of a run, which has one from its first checkpoint on; its header is read alone."""
+    weights = run.adapter / WEIGHTS_NAME
+    for path in (run.adapter, weights, run.adapter / CONFIG_NAME):
+        if not path.exists():
+            return f"{path} is missing"
+    try:
+        stated_facts(weights)
+    except PiflowError as error:
+        return error.message
+    return None
 
 
 def metric_lines(path: Path) -> Iterator[tuple[str, dict]]:
@@ -211,11 +226,14 @@ def _rate(run: RunFolder, process: LockHolder, done: int) -> float | None:
 
     A clock that is set back or forward meanwhile makes one of the spans negative or long, and another one is taken.
     """
-    try:
-        began = time.mktime(time.strptime(process.since, "%Y-%m-%d %H:%M:%S"))
-    except (ValueError, OverflowError):
+    if (began := process.began) is None:
         return None
-    marks = sorted((int(path.name), path.stat().st_mtime) for path in _numbered(run.checkpoints))
+    marks = []
+    for path in _numbered(run.checkpoints):
+        # The run may remove it meanwhile.
+        with suppress(FileNotFoundError):
+            marks.append((int(path.name), path.stat().st_mtime))
+    marks.sort()
     before = max((number for number, moment in marks if moment < began), default=0)
     points = [mark for mark in marks if mark[1] >= began and mark[0] < done]
     points = points if points else [(before, began)]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError
 from ..presets.resolve import to_dict
 from ..system.files import TRIAL, recover, replacing_file, stood_aside
-from ..system.folders import sync_folder
+from ..system.folders import sync_folder, with_a_name
 from ..system.locking import LOCK_NAME
 from ..system.outputs import next_free
 from .run_checkpoints import checkpoints
@@ -254,6 +254,7 @@ class RunFolder:
 
 def run_of(adapter: Path) -> RunFolder | None:
     """The run that holds the folder ``adapter``; None where none does."""
+    adapter = with_a_name(adapter)
     run = RunFolder(adapter.parent)
     return run if adapter.name == ADAPTER_NAME and run.settings.is_file() else None
 

@@ -28,6 +28,11 @@ def in_folder(path: Path) -> Generator[None]:
         raise
 
 
+def with_a_name(path: Path) -> Path:
+    """``path``, in full where it ends in no name, as ``.`` and ``..`` do: beside those nothing can be named."""
+    return path.resolve() if path.name in ("", "..") else path
+
+
 def missing_folders(path: Path) -> list[Path]:
     """``path`` and the folders above it that do not exist, the innermost first."""
     return [folder for folder in (path, *path.parents) if not folder.exists()]

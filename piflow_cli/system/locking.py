@@ -9,8 +9,9 @@ import shlex
 import socket
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
@@ -25,6 +26,7 @@ except ImportError:  # Windows
     fcntl = None
 
 LOCK_NAME = "run.lock"
+MOMENT = "%Y-%m-%d %H:%M:%S"
 SECONDS_UNTIL_SAID = 1.0
 # A process that has just taken a lock writes its name within a moment.
 ATTEMPTS, SECONDS_BETWEEN = 20, 0.05
@@ -37,7 +39,8 @@ logger = logging.getLogger("piflow.locking")
 class LockHolder:
     """The process that a lock names.
 
-    ``boot`` tells one start of one machine from all others; it is empty where the system has none.
+    ``boot`` tells one start of one machine from all others; it is empty where the system has none. ``since`` ends in
+    the distance of its clock from UTC, which differs from container to container.
     """
 
     pid: int
@@ -49,7 +52,7 @@ class LockHolder:
     def here(cls) -> LockHolder:
         """This process."""
         boot = _BOOT.read_text().strip() if _BOOT.is_file() else ""
-        return cls(os.getpid(), socket.gethostname(), boot, time.strftime("%Y-%m-%d %H:%M:%S"))
+        return cls(os.getpid(), socket.gethostname(), boot, time.strftime(f"{MOMENT}%z"))
 
     @classmethod
     def read(cls, text: str) -> LockHolder | None:
@@ -59,6 +62,15 @@ class LockHolder:
             return cls(int(record["pid"]), str(record["host"]), str(record["boot"]), str(record["since"]))
         except (ValueError, KeyError, TypeError):
             return None
+
+    @property
+    def began(self) -> float | None:
+        """``since`` in seconds since 1970; None where it is no time."""
+        # Earlier versions wrote it without the distance from UTC.
+        for form in (f"{MOMENT}%z", MOMENT):
+            with suppress(ValueError, OverflowError):
+                return datetime.strptime(self.since, form).timestamp()
+        return None
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since}"
@@ -148,13 +160,15 @@ def holder_of(folder: Path) -> LockHolder | None:
         return None
     try:
         held, here = LockHolder.read(os.read(number, 4096).decode(errors="replace")), LockHolder.here()
-        if held is None or held.host != here.host:
+        if held is None or (held.host != here.host and not held.boot == here.boot != ""):
             # Of other machines the file alone tells.
             return held
-        if held.boot != here.boot or not _may_live(held.pid):
+        if held.boot != here.boot:
             return None
-        # A process of that number may be another one by now.
-        return None if _flock(number, fcntl.LOCK_SH if fcntl else 0) else held
+        # Containers of one machine have names and numbers of processes of their own, and share its locks.
+        free = _flock(number, fcntl.LOCK_SH if fcntl else 0)
+        gone = held.host == here.host and not _may_live(held.pid) if free is None else free
+        return None if gone else held
     finally:
         os.close(number)
 

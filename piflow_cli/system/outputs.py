@@ -7,6 +7,7 @@ else is ever replaced.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Collection
 from itertools import count
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from .files import TRIAL, check_writable
+from .folders import with_a_name
 
 Ours = Callable[[Path], bool]
 """Whether the command itself wrote an entry of its output folder."""
@@ -28,6 +30,7 @@ def output_folder(named: Path | None, usual: Path, overwrite: bool = False) -> P
 
 def next_free(folder: Path) -> Path:
     """``folder``, or the first of NAME-2, NAME-3, ... that is new or empty."""
+    folder = with_a_name(folder)
     names = (folder if number == 1 else folder.with_name(f"{folder.name}-{number}") for number in count(1))
     return next(place for place in names if is_free(place))
 
@@ -48,14 +51,17 @@ def entries(folder: Path) -> list[Path]:
         return []
 
 
-def check_output(folder: Path, overwrite: bool, command: str, ours: Ours) -> None:
+def check_output(folder: Path, overwrite: bool, command: str, ours: Ours, whole: bool = False) -> None:
     """Raise UsageError unless ``command`` may write to ``folder``, and can.
 
     Args:
         overwrite: what the command wrote there before may go.
         ours: tells that from what stays; it is asked where something may go.
+        whole: the folder is made aside, and takes this one's place.
     """
     check_writable(folder)
+    if whole:
+        _check_replaceable(folder)
     if is_free(folder):
         return
     if not overwrite:
@@ -67,6 +73,17 @@ def check_output(folder: Path, overwrite: bool, command: str, ours: Ours) -> Non
         raise UsageError(
             f"{folder} holds something that {command} did not write: {other.name}", "name another folder: --output DIR"
         )
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Raise UsageError for a folder that no other can take the place of, which would fail when all is made."""
+    if os.path.ismount(folder):
+        raise UsageError(
+            f"{folder} is where a disk is mounted, and cannot be replaced", "name another folder: --output DIR"
+        )
+    # A shell would stay in the folder that has gone.
+    if folder.exists() and folder.samefile(os.curdir):
+        raise UsageError(f"{folder} is the current folder, and cannot be replaced", "name another folder: --output DIR")
 
 
 def clear(folder: Path, ours: Ours, keep: Collection[Path]) -> None:

@@ -22,6 +22,7 @@ from ..students.runs import RunFolder
 from ..students.student import Student
 from ..system.devices import choose_device
 from ..system.files import check_writable
+from ..system.folders import with_a_name
 from ..system.locking import FolderLock
 from ..system.preemption import PREEMPTION
 from ..system.processes import environment
@@ -72,6 +73,7 @@ def distill(
     whole, Interrupted after Ctrl-C or SIGHUP, and its kind Preempted after SIGTERM or SIGUSR1. Variables of
     accelerate's own have no effect: the preset says everything that they could.
     """
+    output = with_a_name(output)
     check_writable(output)
     # One process writes for all of a run, and one lock is enough for all.
     with (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from forbidden import forbid
 
 from piflow_cli.app import program
 from piflow_cli.commands import completions
@@ -46,6 +47,7 @@ def test_a_shell_is_offered_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         Path(name).mkdir(parents=True)
     for name in ("runs/digits/run.yaml", "runs/dx/run.yaml", "student.safetensors"):
         Path(name).touch()
+    forbid(monkeypatch, Path("runs/lost+found"))
     assert completions.complete_student("") == ["runs/digits", "runs/dx", "runs/", "student.safetensors"]
     assert completions.complete_student("runs/d") == ["runs/digits", "runs/dx", "runs/digits/", "runs/dx/"]
     assert completions.complete_student(f"{tmp_path}/st") == [f"{tmp_path}/student.safetensors"]

@@ -61,6 +61,12 @@ def test_a_range_runs_forward_or_says_how_to_mend_it(first, last):
     assert parse_ranges(mended, "--seeds")[1:] == tuple(range(last, first + 1))
 
 
+def test_the_range_itself_is_mended_and_not_a_part_of_another():
+    with pytest.raises(UsageError, match="the range 3-1 runs backwards") as caught:
+        parse_ranges("13-15,3-1", "--seeds")
+    assert caught.value.hint == "type --seeds 13-15,1-3"
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -226,3 +232,13 @@ def test_both_of_two_paths_are_read(tmp_path, monkeypatch):
         COMMANDS["inspect-policy"].params, ["--compare", "~/a", "~/b", "--prompts", "-", "--", "~/c"]
     )
     assert read == ["--compare", f"{tmp_path}/a", f"{tmp_path}/b", "--prompts", "-", "--", "~/c"]
+
+
+def test_a_path_behind_its_letter_is_read_too(tmp_path, monkeypatch):
+    """Typer would make folders of the names =pictures and ~ of them."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for written in ("-o=~/x", "-o~/x"):
+        assert with_read_paths(COMMANDS["sample"].params, ["x", written]) == ["x", f"-o{tmp_path}/x"]
+    assert with_read_paths(COMMANDS["sample"].params, ["-o=pictures"]) == ["-opictures"]
+    with pytest.raises(UsageError, match="nothing is named"):
+        with_read_paths(COMMANDS["sample"].params, ["-o="])

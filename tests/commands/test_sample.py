@@ -63,6 +63,14 @@ def test_a_path_with_a_space_is_no_prompt(cli, requests, tmp_path, monkeypatch, 
     assert [(request.student, request.prompts) for request in requests] == [(named, ())] * 2
 
 
+def test_a_teacher_with_a_dot_in_its_name_keeps_all_of_it(cli, requests, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.v2.yaml").write_text("extends: digits\nname: mine\n")
+    for teacher in ("wan21-1.3b", "mine.v2.yaml"):
+        assert cli("sample", "--teacher", teacher, "a red fox").code == 0
+    assert [str(request.output) for request in requests] == ["samples/wan21-1.3b-teacher", "samples/mine.v2-teacher"]
+
+
 def test_num_images_counts_seeds_from_zero(cli, requests):
     cli("sample", "--teacher", "digits", "--num-images", "3", "--temperature", "auto")
     assert (requests[0].seeds, requests[0].temperature, requests[0].output) == (

@@ -45,6 +45,18 @@ def test_a_named_folder_that_holds_something_is_refused_and_stays(cli, here: Pat
     assert contents(here / "mine").keys() == {"thesis.tex"}
 
 
+@pytest.mark.parametrize("command", ["export", "inspect-policy"])
+def test_the_folder_of_the_shell_is_not_replaced(
+    cli, here: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """It failed when all was made, as one that has no name."""
+    (here / "mine").mkdir()
+    monkeypatch.chdir(here / "mine")
+    outcome = cli(command, str(tiny_run), *NAMED[command], "--output", ".")
+    assert outcome.code == 2 and "is the current folder, and cannot be replaced" in outcome.err
+    assert not contents(here / "mine")
+
+
 @pytest.mark.parametrize("command", ["sample", "eval"])
 def test_unnamed_folders_are_numbered_and_overwrite_leaves_nothing_of_the_earlier_ones(
     cli, here: Path, command: str

@@ -8,6 +8,8 @@ import io
 import socket
 import sys
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from browser import Browser, needs_chromium
@@ -38,6 +40,24 @@ def test_without_gradio_it_says_what_to_install(cli, tiny_run: Path, monkeypatch
 def test_what_is_no_student_ends_before_anything_is_opened(cli, tmp_path: Path) -> None:
     outcome = cli("demo", str(tmp_path / "nothing"))
     assert outcome.code == 2 and outcome.out == ""
+
+
+@pytest.mark.parametrize("place", [1, 2, 4])
+def test_an_emptied_field_is_said_on_the_page(tiny_run: Path, monkeypatch, place: int) -> None:
+    """Gradio gives None for it; what it draws with is no matter here."""
+
+    class Shown(Exception):
+        def __init__(self, text: str, print_exception: bool = True) -> None:
+            super().__init__(text)
+
+    gradio = MagicMock()
+    gradio.Error = Shown
+    monkeypatch.setitem(sys.modules, "gradio", gradio)
+    window = open_window(DemoRequest(str(tiny_run), device="cpu"), Console(quiet=True))
+    asked: list[Any] = [0, 0, 1, "auto", 0]
+    asked[place] = None
+    with pytest.raises(Shown, match="one is empty"):
+        window.draw(*asked)
 
 
 @needs_gradio

@@ -430,7 +430,7 @@ def test_what_does_nothing_to_a_policy_is_said(evaluate, tiny_teacher, tmp_path,
     )
     said = [json.loads(line).get("warning") for line in outcome.err.splitlines()]
     assert outcome.code == 0 and [line for line in said if line is not None and "--" in line] == [
-        f"{kind}: {line}" for line in idle_options(kind, 8, 0.5)
+        f"{kind}: {line}" for line in idle_options(kind, preset.policy.nfe, 8, 0.5)
     ]
 
 

@@ -113,6 +113,15 @@ def noticed(outcome) -> list[str]:
             ["the student was distilled at 2 evaluations, from few states on the way: pictures of --steps 4 get worse"],
         ),
         (["--steps", "1"], ["the student was distilled at 2 evaluations: pictures of --steps 1 may suffer"]),
+        (
+            ["--steps", "1", "--temperature", "0.5", "--stochastic", "1"],
+            [
+                "the student was distilled at 2 evaluations: pictures of --steps 1 may suffer",
+                "--temperature has no effect on the last evaluation, and there is no other",
+                "--stochastic puts noise back between two evaluations, and there is one: it has no effect",
+            ],
+        ),
+        (["--temperature", "0.5", "--stochastic", "1"], []),
         (["--shift", "1"], []),
         (["--shift", "3"], ["the student was distilled at shift 1: pictures of --shift 3 may suffer"]),
         (
@@ -155,7 +164,7 @@ def test_more_steps_than_trained_walk_the_finer_grid_with_the_policy_as_it_was(s
 @pytest.mark.parametrize(
     ("kind", "warnings"),
     [
-        ("gm", []),
+        ("gm", ["--temperature has no effect on the last evaluation, and there is no other"]),
         ("dx", ["--temperature is for mixtures: on a dx policy it has no effect"]),
         (
             "momentum",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forbidden import forbid
 from safetensors.numpy import save_file
 
 from piflow_cli.students.facts import StudentFacts
@@ -83,3 +84,10 @@ def test_the_depth_ends_somewhere_and_links_are_not_followed(tmp_path: Path) -> 
     write_student(tmp_path / "1/2/3/4/5/e.safetensors")
     (tmp_path / "loop").symlink_to(tmp_path)
     assert [row.path for row in students_below(tmp_path)] == [tmp_path / "1/2/3/4"]
+
+
+def test_a_folder_that_may_not_be_looked_into_has_nothing_to_show(tmp_path: Path, monkeypatch) -> None:
+    """As lost+found where runs have a disk of their own."""
+    write_student(tmp_path / "one" / "a.safetensors")
+    forbid(monkeypatch, tmp_path / "lost+found")
+    assert [row.path for row in students_below(tmp_path)] == [tmp_path / "one"]

@@ -11,6 +11,7 @@ import huggingface_hub
 import pytest
 import torch
 from exports import export
+from forbidden import forbid
 from safetensors.torch import load_file, save_file
 from tiny_students import tiny_student, velocity
 
@@ -217,7 +218,8 @@ def test_a_whole_pipeline_is_no_choice_of_students(adapter, tmp_path) -> None:
     assert "--base" in caught.value.hint
 
 
-def test_a_folder_of_runs_names_them(tmp_path) -> None:
+def test_a_folder_of_runs_names_them(tmp_path, monkeypatch) -> None:
+    forbid(monkeypatch, tmp_path / "runs" / "lost+found")
     for name in ("digits", "dx"):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "run.yaml").write_text("")

@@ -34,6 +34,13 @@ def test_a_run_its_adapter_and_its_file_are_one_student_with_one_preset(run) -> 
         assert all(torch.equal(value, expected[name]) for name, value in loaded.items())
 
 
+def test_from_inside_its_folder_it_is_the_student_of_its_run(run, monkeypatch) -> None:
+    monkeypatch.chdir(run / "adapter")
+    for place in (".", WEIGHTS_NAME, "../adapter"):
+        found = find_student(place)
+        assert found.preset().name == "tiny" and found.folder.resolve() == run / "adapter"
+
+
 def test_another_base_is_at_its_newest_and_the_own_one_where_it_was_trained(run) -> None:
     facts = replace(find_student(run).facts, base="owner/base", revision="v1")
     assert facts.base_at() == ("owner/base", "v1")

@@ -98,8 +98,25 @@ def test_a_clock_that_was_set_meanwhile_leaves_another_span_or_none(
     assert found.state == "running" and found.rate == (None if rate is None else pytest.approx(rate))
 
 
+def test_a_run_in_another_time_zone_has_the_same_rate(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container counts in UTC, and who asks about its run does not."""
+    lengthen(run, 60)
+    with FolderLock(run):
+        shutil.rmtree(run / "checkpoints")
+        began = LockHolder.here().began
+        assert began is not None and abs(began - time.time()) < 60
+        os.utime(run / "metrics.jsonl", (T + 10, T + 10))
+        for zone, since in (("UTC0", "2001-09-09 01:46:40+0000"), ("XXX-5", "2001-09-09 01:46:40+0000")):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            (run / LOCK_NAME).write_text(json.dumps(asdict(LockHolder.here()) | {"since": since}))
+            assert status_of(run).rate == pytest.approx(0.2)
+    monkeypatch.undo()
+    time.tzset()
+
+
 def test_a_lock_whose_time_is_none_makes_no_rate(run: Path) -> None:
-    held = asdict(LockHolder.here()) | {"host": "elsewhere", "since": "lately"}
+    held = asdict(LockHolder.here()) | {"host": "elsewhere", "boot": "another", "since": "lately"}
     (run / LOCK_NAME).write_text(json.dumps(held))
     assert (status_of(run).state, status_of(run).rate) == ("running", None)
 
@@ -110,7 +127,8 @@ def test_a_lock_whose_time_is_none_makes_no_rate(run: Path) -> None:
         ({"pid": 2**22 + 1}, "stopped"),  # no process of this machine has such a number
         ({"boot": "an earlier start"}, "stopped"),
         ({}, "stopped"),  # a process of that number, which holds no lock
-        ({"host": "elsewhere"}, "running"),
+        ({"host": "elsewhere", "boot": "another"}, "running"),
+        ({"host": "container", "pid": 1}, "stopped"),  # of this machine, whose locks all containers share
     ],
 )
 def test_what_is_left_of_a_lock_does_not_run(run: Path, changes: dict, state: str) -> None:
@@ -119,10 +137,39 @@ def test_what_is_left_of_a_lock_does_not_run(run: Path, changes: dict, state: st
     assert status_of(run).state == state
 
 
+@pytest.mark.parametrize("changes", [{"pid": 2**22 + 1}, {"host": "container", "pid": 2**22 + 1}])
+def test_a_run_in_a_container_runs_whatever_its_process_is_called_there(run: Path, changes: dict) -> None:
+    with FolderLock(run):
+        (run / LOCK_NAME).write_text(json.dumps(asdict(LockHolder.here()) | changes))
+        assert status_of(run).state == "running"
+
+
 def test_a_run_without_its_student_is_broken(run: Path) -> None:
     shutil.rmtree(run / "adapter")
     found = status_of(run)
     assert (found.state, found.why) == ("broken", f"{run / 'adapter'} is missing") and found.next is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "reason"),
+    [
+        ("diffusion_pytorch_model.safetensors", None, "is missing"),
+        ("diffusion_pytorch_model.safetensors", 100, "corrupt or cut short"),
+        ("config.json", None, "is missing"),
+    ],
+)
+def test_a_run_whose_student_cannot_be_opened_is_broken(run: Path, name: str, size: int | None, reason: str) -> None:
+    """It was called finished, and sampling it failed."""
+    path = run / "adapter" / name
+    path.unlink() if size is None else os.truncate(path, size)
+    found = status_of(run)
+    assert found.state == "broken" and found.why is not None and name in found.why and reason in found.why
+
+
+def test_a_checkpoint_that_goes_meanwhile_is_passed_over(run: Path) -> None:
+    with FolderLock(run):
+        (run / "checkpoints" / "0000001").symlink_to(run / "nowhere")
+        assert status_of(run).state == "running"
 
 
 def damage(path: Path, way: str) -> None:

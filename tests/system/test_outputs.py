@@ -31,6 +31,29 @@ def test_the_first_free_folder_is_taken(tmp_path: Path) -> None:
     assert next_free(place) == tmp_path / "digits-4"
 
 
+def test_beside_a_folder_without_a_name_there_is_one_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = filled(tmp_path / "digits") / "inside"
+    inside.mkdir()
+    monkeypatch.chdir(tmp_path / "digits")
+    assert next_free(Path()) == tmp_path / "digits-2"
+    monkeypatch.chdir(inside)
+    assert next_free(Path("..")) == tmp_path / "digits-2"
+
+
+def test_what_no_other_folder_can_take_the_place_of_is_refused_where_that_is_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.path.ismount", lambda place: Path(place).name == "disk")
+    for folder, said in ((tmp_path / "disk", "a disk is mounted"), (tmp_path, "the current folder")):
+        with pytest.raises(UsageError, match=said):
+            check_output(folder, True, "piflow x", lambda path: True, whole=True)
+        check_output(folder, True, "piflow x", lambda path: True)
+
+
 def test_a_named_folder_is_the_one_and_so_is_the_usual_one_that_is_to_be_replaced(tmp_path: Path) -> None:
     usual = filled(tmp_path / "digits")
     assert output_folder(tmp_path / "mine", usual) == tmp_path / "mine"

@@ -105,6 +105,22 @@ def test_a_finished_run_may_be_made_longer(cli, tiny_teacher, tmp_path) -> None:
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_the_folder_of_the_shell_takes_a_run_and_a_new_one_after_it(cli, tiny_teacher, tmp_path, monkeypatch) -> None:
+    """It has a name only in full: without it nothing could be named beside it, or moved there."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("years of work")
+    arguments = ["distill", "--teacher", str(tiny_teacher), "--output", ".", "--iterations", "1"]
+    monkeypatch.chdir(tmp_path / "other")
+    outcome = cli(*arguments)
+    assert outcome.code == 2 and f"name another folder: --output {tmp_path}/other-2" in outcome.err
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    assert cli(*arguments, "--quiet").code == 0
+    before = contents(tmp_path / "out")
+    assert cli(*arguments, "--quiet", "--no-resume", "--seed", "1").code == 0
+    assert contents(tmp_path / "out.1") == before != contents(tmp_path / "out")
+
+
 def test_a_run_on_a_cosine_keeps_its_length(cli, tiny_teacher, tmp_path) -> None:
     """The rate of every iteration depends on the last one: a longer run is another run from its first step on."""
     arguments = [
