@@ -24,7 +24,7 @@ from ..system.devices import choose_device
 from ..system.files import check_writable
 from ..system.locking import FolderLock
 from ..system.preemption import PREEMPTION
-from ..system.processes import environment
+from ..system.processes import accelerate_anew, environment
 from .beginning import begin
 from .checkpoints import GENTLER
 from .dry_run.plan import describe
@@ -76,6 +76,7 @@ def distill(
     # One process writes for all of a run, and one lock is enough for all.
     with (
         environment(without="ACCELERATE_"),
+        accelerate_anew(),
         FolderLock(output) if is_first() else nullcontext() as lock,
         preemptible() as preemption,
     ):
