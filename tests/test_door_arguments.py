@@ -104,6 +104,35 @@ def test_numbers_come_in_many_forms(seeds: object) -> None:
     assert "no student at nowhere" in refused("sample", student="nowhere", seeds=seeds, shift=np.float32(3))
 
 
+def test_a_tilde_is_the_home_folder_in_places_and_stays_in_texts(tmp_path, monkeypatch) -> None:
+    from piflow_cli.door import arguments as kinds
+
+    def read(kind: object, given: object) -> object:
+        return kind.__metadata__[0].read(given)
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    home = f"{tmp_path}/x"
+    assert read(kinds.FileOrFolder, "~/x") == Path(home) and read(kinds.Source, Path("~/x")) == home
+    assert read(kinds.Sources, ["~/x", "owner/~/x", "digits"]) == (home, "owner/~/x", "digits")
+    assert read(kinds.Loras, [("~/x", 1)]) == ((home, 1),) and read(kinds.Texts, "~/x") == ("~/x",)
+    assert "there is no such home folder" in refused("export", output="~nobody-of-that-name/x")
+
+
+@pytest.mark.parametrize(
+    "value", [np.int64(5000), np.array([5000]), torch.tensor(5000), np.float32(5000.5), np.bool_(True), Path("5000")]
+)
+def test_settings_take_the_numbers_of_numpy_and_torch(value: object) -> None:
+    # The refusal shows what was read.
+    plain = str(value) if isinstance(value, Path) else value.tolist()
+    said = refused("distill", teacher="digits", settings={"policy.nfe": value})
+    assert said == refused("distill", teacher="digits", settings={"policy.nfe": plain})
+
+
+def test_a_setting_of_none_is_not_given() -> None:
+    said = refused("distill", teacher="flux-dev", settings={"data": None, "policy.nfe": 0})
+    assert said == refused("distill", teacher="flux-dev", settings={"policy.nfe": 0}) and "None" not in said
+
+
 @pytest.mark.parametrize("device", ["cpu", torch.device("cpu")])
 def test_devices_come_in_two_forms(device: object) -> None:
     for name in ("load_student", "sample"):

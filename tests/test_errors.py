@@ -86,6 +86,17 @@ def test_known_exceptions_become_a_message_and_what_to_type_next(cli, training, 
     assert outcome.err == f"Error: {error.message}\n  → {error.hint}\n"
 
 
+def test_a_file_that_may_not_be_read_is_told_apart_from_a_folder_that_takes_none(tmp_path, monkeypatch):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a fox")
+    denied = PermissionError(errno.EACCES, "Permission denied", str(prompts))
+    assert "choose a folder you may write to" in str(explain(denied).hint)
+    # Whoever is root may read all.
+    monkeypatch.setattr("piflow_cli.errors.table.access", lambda path, how: False)
+    assert explain(denied).message == f"permission denied: {prompts}"
+    assert explain(denied).hint == "give yourself the right to read it, or move it elsewhere"
+
+
 def test_the_real_exceptions_are_recognised_by_name(tmp_path):
     import torch
     from safetensors.torch import load_file

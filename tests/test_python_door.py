@@ -73,6 +73,17 @@ def test_the_example_of_each_function_runs(short, name: str) -> None:
     assert example(name) == ""
 
 
+def test_runs_of_one_process_compute_each_in_its_own_precision(tiny, tmp_path) -> None:
+    from accelerate import Accelerator
+
+    own = Accelerator(cpu=True)
+    for precision in ("fp32", "bf16", "fp32"):
+        settings = SHORT | {"optimisation.precision": precision}
+        run = piflow.distill("tiny.yaml", tmp_path / precision, settings=settings, device="cpu")
+        assert (run / "adapter").is_dir()
+    assert own.mixed_precision == "no"
+
+
 def test_the_import_is_cheap_and_names_what_there_is() -> None:
     program = (
         "import sys, piflow_cli as piflow; assert set(piflow.__all__) <= set(dir(piflow));"

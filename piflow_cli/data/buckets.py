@@ -21,6 +21,8 @@ Size = tuple[int, int]
 
 # Widths step by about a sixteenth of the square's side: finer steps would only thin the buckets out.
 STEPS = 16
+# Times the shorter side: a line of one pixel that is scaled up to a square's side would take gigabytes.
+LONGEST = 32
 
 
 def buckets_of(section: DataSection, multiple: int) -> list[Size]:
@@ -76,6 +78,7 @@ def centre_crop(picture: Image.Image, side: int) -> Tensor:
     Halved by averaging while both sides stay at least ``side``, then scaled bicubically until the shorter one is
     ``side`` (Dhariwal and Nichol, arXiv 2105.05233, whose teachers, and those after them, have seen no other pictures).
     """
+    picture = _without_far_ends(picture)
     while min(picture.size) >= 2 * side:
         picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
     scale = side / min(picture.size)
@@ -83,6 +86,14 @@ def centre_crop(picture: Image.Image, side: int) -> Tensor:
     picture = picture.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - side) // 2, (height - side) // 2
     return _tensor(picture.crop((left, top, left + side, top + side)))
+
+
+def _without_far_ends(picture: Image.Image) -> Image.Image:
+    """``picture`` without what of a thin one, as a line between texts, would be scaled up only to be cut off."""
+    longest = LONGEST * min(picture.size)
+    cuts = [max(0, (length - longest) // 2) for length in picture.size]
+    left, top = cuts
+    return picture.crop((left, top, picture.width - left, picture.height - top)) if any(cuts) else picture
 
 
 def _tensor(picture: Image.Image) -> Tensor:

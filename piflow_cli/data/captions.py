@@ -29,7 +29,7 @@ def pictures_of_folder(
     picture that is listed several times with several captions is one sample with each. Raises UsageError with all
     faults of a metadata file.
     """
-    key_of = _keys()
+    key_of = keys()
     present = {key_of(path): path for path in files}
     captions = _listed([file for file in files if file.name in METADATA], present, key_of, told)
     known = {key_of(path.with_suffix("")) for path in files if path.suffix.lower() in kind.suffixes}
@@ -93,7 +93,7 @@ def _metadata(
         ]
         if wrong:
             faults.add(line, f"{wrong[0]} is {f'no {kinds[wrong[0]]}' if wrong[0] in row else 'missing'}")
-        elif (file := _there(path.parent / row[FILE_COLUMN], present, key_of)) is None:
+        elif (file := there(path.parent / row[FILE_COLUMN], present, key_of)) is None:
             faults.add(line, f"there is no file {row[FILE_COLUMN]}")
         else:
             found.append((file, text))
@@ -111,7 +111,7 @@ def _metadata(
     return found
 
 
-def _there(path: Path, present: Mapping[Key, Path], key_of: Callable[[Path], Key]) -> Path | None:
+def there(path: Path, present: Mapping[Key, Path], key_of: Callable[[Path], Key]) -> Path | None:
     """The file at ``path``: as the walk found it, or else where it is; None where there is none."""
     try:
         key = key_of(path)
@@ -121,7 +121,7 @@ def _there(path: Path, present: Mapping[Key, Path], key_of: Callable[[Path], Key
         return None
 
 
-def _keys() -> Callable[[Path], Key]:
+def keys() -> Callable[[Path], Key]:
     """A function that tells files apart, whatever links and dots a path has, in any form of Unicode."""
     folders = cache(os.path.realpath)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..wording import few
-from .captions import FILE_COLUMN, METADATA, REFERENCE_COLUMN
+from .captions import FILE_COLUMN, METADATA, REFERENCE_COLUMN, Key, keys, there
 from .picture import Picture, caption_of
 from .picture_folders import files_below
 from .pictures import SUFFIXES
@@ -45,10 +45,16 @@ def list_edits(section: DataSection, data_free: bool) -> list[Edit]:
     require_edits(source)
     path = Path(source)
     files = files_below(path)
+    key_of = keys()
+    present = {key_of(file): file for file in files}
     listed = [file for file in files if file.name in METADATA]
-    found = [edit for file in listed for edit in _listed(path, file, section.text_column)]
+    found = [
+        edit
+        for file in listed
+        for edit in _listed(path, file, section.text_column, lambda place: there(place, present, key_of))
+    ]
     if not listed:
-        found = list(_by_names(path, files))
+        found = list(_by_names(path, present, key_of))
     if not found:
         raise UsageError(f"{path} holds no edits", LAYOUT)
     edits = found[: section.limit]
@@ -61,8 +67,8 @@ def list_edits(section: DataSection, data_free: bool) -> list[Edit]:
     return edits
 
 
-def _listed(folder: Path, file: Path, column: str) -> Iterator[Edit]:
-    """The rows of a metadata file; raises UsageError with all its faults."""
+def _listed(folder: Path, file: Path, column: str, found: Callable[[Path], Path | None]) -> Iterator[Edit]:
+    """The rows of a metadata file, whose pictures are where ``found`` says; raises UsageError with all its faults."""
     faults = Faults(file)
     wanted = {REFERENCE_COLUMN: "", column: TEXT_OPTION}
     rows = list(csv_rows(file, wanted, faults) if file.suffix == ".csv" else jsonl_rows(file, faults))
@@ -70,19 +76,17 @@ def _listed(folder: Path, file: Path, column: str) -> Iterator[Edit]:
         raise UsageError(f"{file} names no reference pictures, and this teacher edits one", LAYOUT)
     edits = []
     for line, row in rows:
-        what = _fault(row, file.parent, column)
-        if what is None:
-            # A CSV file has the column for all or for none.
-            target = row[FILE_COLUMN] if row.get(FILE_COLUMN) else None
-            edits.append(
-                Edit(
-                    caption_of(row[column]),
-                    _picture(folder, file.parent / row[REFERENCE_COLUMN]),
-                    None if target is None else _picture(folder, file.parent / target),
-                )
-            )
-        else:
+        if (what := _fault(row, column)) is not None:
             faults.add(line, what)
+            continue
+        # A CSV file has the column for all or for none.
+        named = [row[REFERENCE_COLUMN], *([row[FILE_COLUMN]] if row.get(FILE_COLUMN) else [])]
+        files = [found(file.parent / name) for name in named]
+        pictures = [_picture(folder, path) for path in files if path is not None]
+        if len(pictures) < len(named):
+            faults.add(line, f"there is no file {named[files.index(None)]}")
+        else:
+            edits.append(Edit(caption_of(row[column]), pictures[0], pictures[1] if len(pictures) > 1 else None))
     others = list({name: None for _, row in rows for name, value in row.items() if isinstance(value, str)})
     missing = others and column not in others
     faults.refuse(
@@ -93,32 +97,37 @@ def _listed(folder: Path, file: Path, column: str) -> Iterator[Edit]:
     yield from edits
 
 
-def _fault(row: dict[str, Any], folder: Path, column: str) -> str | None:
+def _fault(row: dict[str, Any], column: str) -> str | None:
     for name in (REFERENCE_COLUMN, column):
         if not is_text(row.get(name)):
             return f"{name} is {'no text' if name in row else 'missing'}"
     # An empty cell of a CSV file, and null, are no target.
     if row.get(FILE_COLUMN) and not is_text(row[FILE_COLUMN]):
         return f"{FILE_COLUMN} is no text"
-    named = [row[REFERENCE_COLUMN], *([row[FILE_COLUMN]] if row.get(FILE_COLUMN) else [])]
-    absent = [name for name in named if not _there(folder / name)]
-    return f"there is no file {absent[0]}" if absent else None
+    return None
 
 
-def _by_names(folder: Path, files: Sequence[Path]) -> Iterator[Edit]:
+def _by_names(folder: Path, present: Mapping[Key, Path], key_of: Callable[[Path], Key]) -> Iterator[Edit]:
     """A reference FOLDER/NAME.*, the instruction NAME.txt beside FOLDER, and the target NAME.* there."""
-    present = set(files)
-    pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
-    references = {file.parent.parent / file.stem: file for file in pictures if file.parent.name == FOLDER}
-    targets = {file.with_suffix(""): file for file in pictures if file.parent.name != FOLDER}
+    texts = {key_of(file.with_suffix("")): file for file in present.values() if file.suffix == ".txt"}
+    references: dict[Key, Path] = {}
+    targets: dict[Key, Path] = {}
+    for file in present.values():
+        shown = file.parent.name == FOLDER
+        name = key_of((file.parent.parent if shown else file.parent) / file.stem)
+        # A reference that has an instruction is meant, whatever it is called: reading it says what it is.
+        if file.suffix.lower() in SUFFIXES or (shown and name in texts):
+            other = (references if shown else targets).setdefault(name, file)
+            if other != file:
+                both = f"{other.relative_to(folder)} and {file.relative_to(folder)}"
+                raise UsageError(f"{folder} holds two pictures for one edit: {both}", LAYOUT)
     if targets and not references:
         raise UsageError(f"{folder} holds no reference pictures, and this teacher edits one", LAYOUT)
     if lone := [str(file.relative_to(folder)) for name, file in targets.items() if name not in references]:
         raise UsageError(f"{len(lone)} pictures of {folder} have no reference: {few(lone)}", LAYOUT)
     for name, file in references.items():
-        text = name.with_name(f"{name.name}.txt")
         yield Edit(
-            caption_of(read_text(text)) if text in present else None,
+            caption_of(read_text(texts[name])) if name in texts else None,
             _picture(folder, file),
             _picture(folder, targets[name]) if name in targets else None,
         )
@@ -127,11 +136,3 @@ def _by_names(folder: Path, files: Sequence[Path]) -> Iterator[Edit]:
 def _picture(folder: Path, path: Path) -> Picture:
     name = str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
     return Picture(name, None, path.read_bytes, path)
-
-
-def _there(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        # A name that is too long, or that no file can have.
-        return False

@@ -11,8 +11,8 @@ from ..errors import UsageError
 def files_below(folder: Path) -> list[Path]:
     """All files in ``folder`` and its sub-folders, sorted; names that begin with a dot are left out, folders and files.
 
-    Symbolic links are followed, but for one that leads back into a folder that it is in. One that leads nowhere is
-    among the files: reading it says so. Raises UsageError where a folder may not be looked into.
+    Symbolic links are followed, but for one that leads back into a folder that it is in. One that leads nowhere, or to
+    itself, is among the files: reading it says so. Raises UsageError where a folder may not be looked into.
     """
     return sorted(_below(folder, frozenset({_identity(folder)})))
 
@@ -28,10 +28,12 @@ def _below(folder: Path, above: frozenset[tuple[int, int]]) -> list[Path]:
     found: list[Path] = []
     for entry in entries:
         path = Path(entry.path)
-        if entry.is_dir():
+        if entry.is_symlink() and not path.exists():
+            found.append(path)
+        elif entry.is_dir():
             identity = _identity(path)
             found += [] if identity in above else _below(path, above | {identity})
-        elif entry.is_file() or not path.exists():
+        elif entry.is_file():
             found.append(path)
     return found
 

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from os.path import dirname, realpath
 
 import torch
 
@@ -39,7 +40,8 @@ def look_at(
     A picture whose file has the path, size and time of change that ``records`` has is not read again.
     """
     stamps = [_stamp(picture) for picture in pictures]
-    places = sorted({str(picture.file.resolve().parent) for picture in pictures if picture.file is not None})
+    # resolve() refuses a link to itself, which is only one more file that cannot be read.
+    places = sorted({dirname(realpath(picture.file)) for picture in pictures if picture.file is not None})
     # A GIF may have been looked at as a picture.
     record = cache_key(places=places, **({} if kind is OF_PICTURES else {"of": kind.names}))
     known = _read(records, record)

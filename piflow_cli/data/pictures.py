@@ -32,7 +32,8 @@ MODES = {
     "La": "LA",
     "RGBa": "RGBA",
 }
-BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
+WIDTH, HEIGHT, BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 256, 257, 258, 262, 0
+WHITE = 255
 ORIENTATION = 0x0112
 # A PNG without any of these holds no orientation.
 PNG_ORIENTATIONS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
@@ -98,7 +99,8 @@ def as_stored(path: Path, grey: bool) -> np.ndarray:
 def upright_size(data: bytes) -> tuple[int, int]:
     """Width and height as a person sees the picture, from its header; raises Unreadable."""
     with opened_picture(data) as picture:
-        return picture.size[::-1] if _turned(picture, data) else picture.size
+        width, height = _stored_size(picture)
+        return (height, width) if _turned(picture, data) else (width, height)
 
 
 def open_picture(data: bytes) -> Image.Image:
@@ -107,7 +109,7 @@ def open_picture(data: bytes) -> Image.Image:
         wide, upright = mode_of(picture) == SIXTEEN_BITS, ImageOps.exif_transpose(picture)
         if wide:
             # Turned, it has lost its format, by which mode_of() knows it.
-            return eight_bit(upright).convert("RGB")
+            return _grey_on_white(upright).convert("RGB")
         return on_white(upright)
 
 
@@ -117,6 +119,20 @@ def on_white(picture: Image.Image) -> Image.Image:
         clear = in_eight_bits(picture, "RGBA")
         return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
     return in_eight_bits(picture, "RGB")
+
+
+def _grey_on_white(picture: Image.Image) -> Image.Image:
+    """16-bit grey in 8 bits, white where it has the one value that a PNG may call transparent."""
+    grey = np.asarray(eight_bit(picture))
+    clear = picture.info.get("transparency")
+    return Image.fromarray(grey if clear is None else np.where(np.asarray(picture) == clear, np.uint8(WHITE), grey))
+
+
+def _stored_size(picture: Image.Image) -> tuple[int, int]:
+    """Width and height before it is turned upright."""
+    # Newer Pillows give the size of a TIFF as it is shown.
+    tags = picture.tag_v2 if isinstance(picture, TiffImageFile) else {}
+    return tags.get(WIDTH, picture.width), tags.get(HEIGHT, picture.height)
 
 
 def _turned(picture: Image.Image, data: bytes) -> bool:

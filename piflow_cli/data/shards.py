@@ -35,7 +35,7 @@ def pictures_of_shards(shards: Sequence[Path], told: TextKind, kind: SampleKind 
     for shard in shards:
         try:
             with tarfile.open(shard, "r:") as tar:
-                members = [member for member in tar if member.isfile() and not _hidden(member.name)]
+                members = [member for member in _files_in(tar) if not _hidden(member.name)]
                 # Cut between two members, it would lack some without a word.
                 if shard.stat().st_size < tar.offset + tarfile.BLOCKSIZE:
                     raise tarfile.ReadError("unexpected end of data")
@@ -63,6 +63,21 @@ def pictures_of_shards(shards: Sequence[Path], told: TextKind, kind: SampleKind 
             f"add NAME{kind.example}, with NAME.txt beside it",
         )
     return pictures
+
+
+def _files_in(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members that are files; a link to one before it is that file under another name, as tar writes them."""
+    found: dict[str, tarfile.TarInfo] = {}
+    for member in tar:
+        if member.isfile():
+            found[member.name] = member
+        elif member.islnk() and member.linkname in found:
+            content = found[member.linkname]
+            found[member.name] = member
+            member.offset_data, member.size = content.offset_data, content.size
+        else:
+            continue
+        yield member
 
 
 def grouped(members: Sequence[tarfile.TarInfo], suffixes: Collection[str]) -> dict[str, Members]:

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 from ..console import Console
 from ..presets.bounds import IMAGES
+from ..presets.places import expanded
 from ..sampling.limits import BasePrecision as Precision
 from ..sampling.limits import Offload as Offloading
 
@@ -52,6 +53,11 @@ def _text(given: Any) -> str:
     return str(instance_of(Place)(given))
 
 
+def _source(given: Any) -> str:
+    # A name on the Hub, or of a preset, is to stay as it is written.
+    return str(expanded(given)) if _text(given).startswith("~") else _text(given)
+
+
 def _device(given: Any) -> str:
     torch = sys.modules.get("torch")  # without it, nobody holds one of its devices
     if torch is not None and isinstance(given, torch.device):
@@ -66,11 +72,12 @@ def _sharing(given: Any) -> str:
 
 
 def _path(given: Any) -> Path:
-    return Path(instance_of(Place)(given))
+    return expanded(instance_of(Place)(given))
 
 
-def _texts(given: Any) -> tuple[str, ...]:
-    return (str(given),) if isinstance(given, Place) else tuple(map(_text, _items(given)))
+def _several(read: Callable[[Any], str]) -> Callable[[Any], tuple[str, ...]]:
+    """A reader of one place or text, or of several."""
+    return lambda given: (read(given),) if isinstance(given, Place) else tuple(map(read, _items(given)))
 
 
 def _whole(given: Any) -> int:
@@ -95,7 +102,7 @@ def _temperature(given: Any) -> float | str:
 
 
 def _loras(given: Any) -> tuple[tuple[str, float], ...]:
-    return tuple((_text(path), _number(scale)) for path, scale in _items(given))
+    return tuple((_source(path), _number(scale)) for path, scale in _items(given))
 
 
 def _keys(given: Any) -> dict[str, object]:
@@ -107,11 +114,11 @@ def _items(given: Any) -> list[Any]:
     return list(islice(given, math.floor(IMAGES.most) + 1))
 
 
-Source = Annotated[Place, Taken("a path or a name", _text)]
-Sources = Annotated[Place | Iterable[Place], Taken("a path or a name, or several", _texts)]
+Source = Annotated[Place, Taken("a path or a name", _source)]
+Sources = Annotated[Place | Iterable[Place], Taken("a path or a name, or several", _several(_source))]
 FileOrFolder = Annotated[Place, Taken("a path", _path)]
 Word = Annotated[str, Taken("a text", instance_of(str))]
-Texts = Annotated[str | Iterable[str], Taken("a text, or several", _texts)]
+Texts = Annotated[str | Iterable[str], Taken("a text, or several", _several(_text))]
 Whole = Annotated[int, Taken("a whole number", _whole)]
 Wholes = Annotated[Iterable[int], Taken("whole numbers, like range(4) or [0, 7]", whole_numbers)]
 Number = Annotated[float, Taken("a number", _number)]

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from ..console import SILENT
 from ..presets.listing import TeacherRow, teacher_rows
 from .arguments import Device, FileOrFolder, Keys, Sharing, Source, Speaker, Switch
 from .calls import public
+
+
+@runtime_checkable
+class HasNumbers(Protocol):
+    """An array or a number of numpy or torch."""
+
+    def tolist(self) -> object: ...
 
 
 @public()
@@ -72,7 +80,8 @@ def distill(
     from ..training import distill as run
 
     given = dict(settings or {})
-    pictures = {PICTURES: str(given.pop(PICTURES))} if PICTURES in given else {}
+    source = given.pop(PICTURES, None)
+    pictures = {} if source is None else {PICTURES: str(source)}
     assignments = [_assignment(key, value) for key, value in given.items()]
     preset = with_full_paths(resolve(teacher, None if config is None else Path(config), assignments, pictures))
     folder = run_folder(preset, teacher) if output is None else Path(output)
@@ -83,4 +92,9 @@ def distill(
 
 def _assignment(key: str, value: object) -> str:
     """A value as `--set` reads it; JSON is YAML too."""
-    return f"{key}={json.dumps(value, ensure_ascii=False, default=str)}"
+    return f"{key}={json.dumps(value, ensure_ascii=False, default=_plain)}"
+
+
+def _plain(value: object) -> object:
+    """Numbers of numpy and torch as Python's own; all else, like a path, as a text."""
+    return value.tolist() if isinstance(value, HasNumbers) else str(value)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import re
+from os import R_OK, access
+from os.path import isfile
 
 from .base import Interrupted, PiflowError, RunError, UsageError
 from .hub import HUB_TABLE
@@ -52,6 +54,11 @@ def _is_too_long(exc: BaseException) -> bool:
 def _too_long(exc: BaseException) -> PiflowError:
     name = str(getattr(exc, "filename", ""))[:SHOWN]
     return UsageError(f"no file can have so long a name: {name}...", "check what was typed in its place")
+
+
+def _is_unreadable_file(exc: BaseException) -> bool:
+    name = getattr(exc, "filename", None)
+    return isinstance(exc, PermissionError) and name is not None and isfile(name) and not access(name, R_OK)
 
 
 def _missing_package(exc: BaseException) -> PiflowError:
@@ -147,6 +154,10 @@ TABLE: tuple[TableEntry, ...] = (
     *HUB_TABLE,
     (is_called("URLError"), _not_downloaded),
     (_is_too_long, _too_long),
+    (
+        _is_unreadable_file,
+        run_error("permission denied{place}", "give yourself the right to read it, or move it elsewhere"),
+    ),
     (is_a(PermissionError), run_error("permission denied{place}", "choose a folder you may write to: --output DIR")),
     (
         is_a(FileNotFoundError),

@@ -27,6 +27,8 @@ def with_full_paths(preset: Preset) -> Preset:
     loras = [split_lora(text) for text in preset.teacher.loras]
     teacher["loras"] = tuple(written_lora(str(_full(path)), scale) for path, scale in loras)
     data = {key: _full(getattr(preset.data, key)) for key in DATA_KEYS}
+    # It need not be there yet.
+    data["cache"] = None if preset.data.cache is None else str(expanded(preset.data.cache))
     return replace(preset, teacher=replace(preset.teacher, **teacher), data=replace(preset.data, **data))
 
 

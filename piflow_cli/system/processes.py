@@ -54,6 +54,29 @@ def environment(changes: Mapping[str, str] | None = None, *, without: str | None
         os.environ.update(before)
 
 
+@contextmanager
+def accelerate_anew() -> Generator[None]:
+    """Let accelerate forget for the block what it was asked for before: else it keeps device and precision for good.
+
+    Processes that were launched together keep what they have, their connections.
+    """
+    if launched_processes() > 1:
+        yield
+        return
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    states = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]
+    before = [dict(state) for state in states]
+    for state in states:
+        state.clear()
+    try:
+        yield
+    finally:
+        for state, kept in zip(states, before, strict=True):
+            state.clear()
+            state.update(kept)
+
+
 def process_count(asked: int | None, device: str) -> int:
     """The number of processes of a run, as asked or as started; raises UsageError where ``device`` has too few GPUs."""
     started = launched_processes()

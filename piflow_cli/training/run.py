@@ -25,7 +25,7 @@ from ..system.files import check_writable
 from ..system.folders import with_a_name
 from ..system.locking import FolderLock
 from ..system.preemption import PREEMPTION
-from ..system.processes import environment
+from ..system.processes import accelerate_anew, environment
 from .beginning import begin
 from .checkpoints import GENTLER
 from .dry_run.plan import describe
@@ -78,6 +78,7 @@ def distill(
     # One process writes for all of a run, and one lock is enough for all.
     with (
         environment(without="ACCELERATE_"),
+        accelerate_anew(),
         FolderLock(output) if is_first() else nullcontext() as lock,
         preemptible() as preemption,
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 import unicodedata
 from pathlib import Path
 
@@ -185,6 +186,18 @@ def test_shards_group_their_members_by_name(tmp_path):
     assert contents["a.tar/x/0002.jpg"] == first["x/0002.jpg"] and contents["b.tar/0001.png"] == second["0001.png"]
 
 
+def test_files_that_tar_wrote_once_for_several_names_are_read_under_each(tmp_path):
+    for name, content in {"1.png": encoded(), "1.txt": b"red"}.items():
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / name.replace("1", "2")).hardlink_to(tmp_path / name)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("1.png", "1.txt", "2.png", "2.txt"):
+            tar.add(tmp_path / name, name)
+    pictures = listed(tmp_path / "a.tar")
+    assert [(picture.name, picture.caption) for picture in pictures] == [("a.tar/1.png", "red"), ("a.tar/2.png", "red")]
+    assert pictures[1].read() == encoded()
+
+
 def test_names_in_shards_may_have_dots(tmp_path):
     files = {
         "1.txt": "one",
@@ -297,8 +310,9 @@ def test_a_turned_picture_is_turned_back():
     turned[0x0112] = 6
     data = encoded((4, 3), kind="JPEG", exif=turned)
     assert upright_size(data) == (3, 4) == open_picture(data).size
-    data = encoded((4, 3), exif=turned)
-    assert upright_size(data) == (3, 4) == open_picture(data).size
+    for kind in ("PNG", "TIFF"):
+        data = encoded((4, 3), kind=kind, exif=turned)
+        assert upright_size(data) == (3, 4) == open_picture(data).size
     assert upright_size(encoded((4, 3))) == (4, 3) == open_picture(encoded((4, 3))).size
 
 

@@ -453,6 +453,24 @@ def cropped(values: np.ndarray, side: int) -> np.ndarray:
     return ((centre_crop(picture(values), side).permute(1, 2, 0).numpy() + 1) * 127.5).round()
 
 
+@pytest.mark.parametrize("size", [(1, 4001), (4000, 2)])
+def test_a_thin_picture_is_not_scaled_up_whole(monkeypatch, size: tuple[int, int]) -> None:
+    scaled: list[tuple[int, int]] = []
+    resize = Image.Image.resize
+
+    def noted(picture: Image.Image, to: tuple[int, int], *how: object) -> Image.Image:
+        scaled.append(to)
+        return resize(picture, to, *how)
+
+    monkeypatch.setattr(Image.Image, "resize", noted)
+    middle = Image.new("RGB", size, "white")
+    middle.paste("black", (size[0] // 2, size[1] // 2, size[0] // 2 + 1, size[1] // 2 + 1))
+    found = centre_crop(middle, 8)
+    assert found.shape == (3, 8, 8) and max(max(to) for to in scaled) <= 8 * 34
+    # What is in the middle stays there.
+    assert found.amin() < -0.9
+
+
 def test_a_picture_is_cut_as_adm_cuts_it():
     """Its size as it is; the middle of the longer side; twice the size averaged by
     four; a number in between scaled bicubically."""

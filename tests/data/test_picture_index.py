@@ -95,6 +95,13 @@ def test_what_cannot_be_read_is_said_each_time_and_not_recorded(tmp_path) -> Non
         )
 
 
+def test_a_link_to_itself_costs_only_itself(tmp_path) -> None:
+    folder = put(tmp_path / "pictures", {"b.png": encoded()})
+    (folder / "a.png").symlink_to("a.png")
+    lost, found = look_at(listed(folder), Cache(tmp_path / "index"))
+    assert isinstance(lost, OSError) and isinstance(found, PictureFacts)
+
+
 def test_pictures_without_a_file_of_their_own_are_read_each_time(tmp_path) -> None:
     picture = Picture("rows[0]", "a", encoded)
     assert look_at([picture], Cache(tmp_path / "index"))[0].size == (4, 3)

@@ -73,6 +73,12 @@ def test_a_turned_picture_of_sixteen_bits_is_turned_back() -> None:
     assert np.asarray(open_picture(buffer.getvalue()))[..., 0].tolist() == [[0], [1], [255]]
 
 
+def test_sixteen_bits_that_are_transparent_lie_on_white() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.array([[0, 514, 65535]], dtype=np.uint16)).save(buffer, "PNG", transparency=514)
+    assert np.asarray(open_picture(buffer.getvalue()))[..., 0].tolist() == [[0, 255, 255]]
+
+
 @pytest.mark.parametrize(("mode", "kind", "named"), [("I", "TIFF", r"mode I\)"), ("F", "TIFF", r"mode F\)")])
 def test_pictures_whose_white_is_not_known_are_refused_by_name(tmp_path, mode: str, kind: str, named: str) -> None:
     data = encoded(mode=mode, colour=1, kind=kind)
@@ -234,7 +240,8 @@ def test_links_that_lead_in_circles_end(tmp_path) -> None:
 
 def test_a_link_to_nowhere_is_among_the_files_and_a_pipe_is_not(tmp_path) -> None:
     (tmp_path / "gone.png").symlink_to("nowhere.png")
+    (tmp_path / "itself.png").symlink_to("itself.png")
     os.mkfifo(tmp_path / "pipe.png")
-    assert below(tmp_path) == ["gone.png"]
+    assert below(tmp_path) == ["gone.png", "itself.png"]
     with pytest.raises(Unreadable, match="No such file"):
         as_stored(tmp_path / "gone.png", grey=True)

@@ -105,6 +105,14 @@ def test_what_is_no_path_here_stays_as_it_is(tmp_path, monkeypatch):
     assert with_full_paths(replace(load("digits"), teacher=odd)).teacher == odd
 
 
+def test_a_cache_in_the_home_folder_need_not_be_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    preset = load("flux-dev")
+    for written, meant in (("~/c", f"{tmp_path}/c"), ("c", "c"), (None, None)):
+        asked = replace(preset, data=replace(preset.data, cache=written))
+        assert with_full_paths(asked).data.cache == meant
+
+
 @pytest.mark.parametrize("option", ["--base", "--data"])
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
 def test_a_slip_in_a_path_is_said_and_asked_of_nobody(cli, project, option, dry):
