@@ -60,21 +60,16 @@ def test_data_free_and_not(cli, training, flag, expected):
 )
 def test_a_source_of_data_takes_the_place_of_the_presets(cli, training, teacher, flag, key):
     """Pictures have labels where the teacher is told a class, and captions where it is told a text."""
-    arguments = [
-        "--teacher",
-        teacher,
-        flag,
-        "owner/name",
-        "--cache",
-        "there",
-        "--text-column",
-        "caption",
-        "--set",
-        "data.resolution=512",
-    ]
-    assert cli("distill", *arguments).code == 0
+    assert cli("distill", "--teacher", teacher, flag, "owner/name", "--cache", "there").code == 0
     data = training.runs[0]["preset"].data
-    assert (data.source, getattr(data, key), data.cache, data.text_column) == (key, "owner/name", "there", "caption")
+    assert (data.source, getattr(data, key), data.cache) == (key, "owner/name", "there")
+
+
+@pytest.mark.parametrize("told", [("--text-column", "caption"), ("--set", "data.resolution=512")])
+def test_what_is_of_captions_is_for_teachers_that_are_told_a_text(cli, training, told):
+    refused = cli("distill", "--teacher", "imagenet-fm", "--data", "owner/name", *told)
+    assert refused.code == 2 and "this one is told a class" in refused.err and not training.runs
+    assert cli("distill", "--teacher", "flux-dev", "--data", "owner/name", *told).code == 0
     assert [name for name in DATA_SOURCES if getattr(data, name) is not None] == [key]
 
 
