@@ -63,6 +63,7 @@ def test_a_source_of_data_takes_the_place_of_the_presets(cli, training, teacher,
     assert cli("distill", "--teacher", teacher, flag, "owner/name", "--cache", "there").code == 0
     data = training.runs[0]["preset"].data
     assert (data.source, getattr(data, key), data.cache) == (key, "owner/name", "there")
+    assert [name for name in DATA_SOURCES if getattr(data, name) is not None] == [key]
 
 
 @pytest.mark.parametrize("told", [("--text-column", "caption"), ("--set", "data.resolution=512")])
@@ -70,7 +71,6 @@ def test_what_is_of_captions_is_for_teachers_that_are_told_a_text(cli, training,
     refused = cli("distill", "--teacher", "imagenet-fm", "--data", "owner/name", *told)
     assert refused.code == 2 and "this one is told a class" in refused.err and not training.runs
     assert cli("distill", "--teacher", "flux-dev", "--data", "owner/name", *told).code == 0
-    assert [name for name in DATA_SOURCES if getattr(data, name) is not None] == [key]
 
 
 def test_the_row_of_each_family_says_its_name_and_what_it_is_told():
