@@ -233,3 +233,13 @@ def test_a_name_stays_in_the_folder_of_runs(cli, tmp_path, name) -> None:
     path.write_text(f'extends: digits\nname: "{name}"\nsummary: a test\n')
     outcome = cli("distill", "--teacher", str(path), "--dry-run")
     assert outcome.code == 2 and "name: must be a folder's name" in outcome.err and outcome.out == ""
+
+
+@pytest.mark.parametrize("name", available())
+@pytest.mark.parametrize("kind", ["gm", "dx", "momentum"])
+def test_a_shipped_preset_leaves_each_policy_the_components_of_its_own(name, kind):
+    """A number that is meant for the preset's own policy does not win over what it extends has for another."""
+    preset, above = resolve(name, None, [], {"policy.kind": kind}), load(name)
+    if kind != above.policy.kind:
+        published = {"gm": 8, "dx": 10, "momentum": {"digits": 8}.get(name, 16)}
+        assert preset.policy.components == published[kind]
