@@ -209,7 +209,7 @@ def check_columns(
     known: Collection[str] = (),
     texts: Sequence[str] | None = None,
 ) -> None:
-    """Raise UsageError for the first of the ``wanted`` columns that is missing, or for a slip in a ``known`` one.
+    """Raise UsageError for a ``wanted`` column that is missing, one that is there twice, or a slip in a ``known`` one.
 
     ``wanted``: the option that names another column instead, with {} for its name, as TEXT_OPTION has it; "" where
     there is none. ``texts``: those of the columns that hold texts, where that is known.
@@ -221,6 +221,8 @@ def check_columns(
                 f"{source} has no column {name}; it has {found}",
                 naming(texts if texts and option == TEXT_OPTION else columns, option, name),
             )
+    if twice := [name for name in dict.fromkeys([*wanted, *known]) if columns.count(name) > 1]:
+        raise UsageError(f"{source} has two columns {twice[0]}", "give one of them another name, or take it out")
     slip = slip_among([name for name in columns if name not in wanted], known)
     if slip is not None:
         raise UsageError(

@@ -237,6 +237,8 @@ def test_the_list_of_faults_is_bounded(tmp_path):
         ("p.csv", "prompt\na\n", "has no column text; it has prompt"),
         ("p.csv", "", "has no column text; it has none"),
         ("p.csv", "text;seed\na fox;3\n", "p.csv: its columns are apart by semicolons"),
+        ("p.csv", "text,seed,text\na fox,3,a hare\n", "p.csv has two columns text"),
+        ("p.csv", "text,seed,seed\na fox,3,4\n", "p.csv has two columns seed"),
         ("p.csv", "text\tseed\na, b\t3\n", "p.csv: its columns are apart by tabs"),
         ("p.csv", "text,n\na,1\n,2\n", "p.csv:3: is empty"),
         ("p.csv", "text,n\na,1\nb\n", "p.csv:3: has fewer values than there are columns"),
