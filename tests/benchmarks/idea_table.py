@@ -11,7 +11,8 @@ from variants.training import EVALUATIONS
 from piflow_cli.presets.resolve import Preset, load, resolve
 from piflow_cli.training.settings import network_evaluations
 
-BASE, BASE_2 = "published", "published at 2 NFE"
+BASE, BASE_2, BASE_2_FREE = "published", "published at 2 NFE", "published at 2 NFE, from noise alone"
+FREE = ("imitation.data_free=true",)
 ONE_ASKED = ("imitation.states_per_query=1",)
 
 
@@ -52,7 +53,7 @@ class Idea:
     @property
     def evaluations(self) -> int:
         """Network evaluations of one iteration."""
-        return network_evaluations(resolved(self.settings))
+        return network_evaluations(resolved((f"policy.nfe={self.nfe}", *self.settings)))
 
     @property
     def told(self) -> list[str]:
@@ -129,6 +130,7 @@ LENGTHS = (
     Idea("2 NFE begun at 1 NFE", nfe=2, base=BASE_2, begins_at=1),
     Idea("1 NFE begun at 2 NFE", begins_at=2),
     Idea("a head for each segment at 2 NFE", variant="by-segment", nfe=2, base=BASE_2),
+    Idea("gradients over segments at 2 NFE", FREE, "over-segments", nfe=2, base=BASE_2_FREE),
     Idea("elastic at 1 NFE", variant="elastic", nfe=4, steps=1),
     Idea("elastic at 2 NFE", variant="elastic", nfe=4, steps=2, base=BASE_2),
 )
@@ -144,6 +146,7 @@ IDEAS = (
     *STATES,
     *TRAINING,
     Idea(BASE_2, nfe=2, base=BASE_2),
+    Idea(BASE_2_FREE, FREE, nfe=2, base=BASE_2_FREE),
     *LENGTHS,
     *FAMILIES,
 )

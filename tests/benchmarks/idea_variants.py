@@ -30,6 +30,7 @@ VARIANTS: dict[str, Callable[[], None]] = {
     "four-rollouts": partial(walks.rollouts, 4),
     "perturbed-rollout": partial(walks.rollouts, 2, 0.3),
     "through": walks.through,
+    "over-segments": walks.over_segments,
     "ends": walks.ends,
     "neighbours": partial(walks.neighbours, 4),
     "elastic": partial(draws.elastic, (1, 2, 4)),

@@ -98,6 +98,41 @@ def test_gradients_through_the_path_leave_the_loss_as_it_is() -> None:
     assert not torch.allclose(its_gradient, gradient)
 
 
+def trajectory_gradients() -> tuple[list[float], list[Tensor]]:
+    """What two segments of a trajectory from noise lose, and the gradients of the means of each one's policy."""
+    config = ImitationConfig(TimeGrid(2), states=2, window=5, dropout=0.3, components=4, loss_scale=3.0)
+    given = gm_policy(SHAPE, 4, shift=1.0)
+    means = [given.means.clone().requires_grad_() for _ in range(2)]
+    left = iter(means)
+
+    def student(x: Tensor, raw: Tensor) -> GMFlowPolicy:
+        return GMFlowPolicy(next(left), given.logweights, given.logstds, x, raw)
+
+    def teacher(x: Tensor, sigma: Tensor) -> Tensor:
+        return x.sin() * per_sample(1 + sigma, x)
+
+    random = torch.Generator().manual_seed(0)
+    noise = torch.randn(SHAPE, generator=random, dtype=torch.float64)
+    drawn = core_draws.draw_segments(SHAPE[0], config, random)
+    lost = []
+    for loss in loop.data_free_losses(student, teacher, noise, config, draws=drawn):
+        loss.backward()
+        lost.append(loss.item())
+    return lost, [own.grad for own in means if own.grad is not None]
+
+
+def test_gradients_over_segments_reach_the_first_from_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without dropout, by which a walk leaves the policy that it is of.
+    monkeypatch.setattr(GMFlowPolicy, "without", lambda policy, dropped: policy)
+    lost, (first, second) = trajectory_gradients()
+    walks.over_segments()
+    again, (its_first, its_second) = trajectory_gradients()
+    # A walk that stops at the states that it visits has other substeps than one that does not.
+    assert again == pytest.approx(lost, rel=1e-4)
+    torch.testing.assert_close(its_second, second, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(its_first, first, rtol=1e-2, atol=1e-3)
+
+
 @pytest.mark.parametrize("weight", [weights.reaching(LARGEST), weights.reaching(TYPICAL), weights.of_x_0_below(0.5)])
 def test_weights_are_one_in_the_mean(weight: weights.Weight) -> None:
     count = 100_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from piflow_cli.core import imitation
-from piflow_cli.core.draws import draw_dropped
+from piflow_cli.core.draws import draw_dropped, draw_segments
+from piflow_cli.core.imitation import Segment
 from piflow_cli.core.policies.components import ComponentPolicy
 from piflow_cli.core.rollout import rollout, rollout_through
 from piflow_cli.core.tensors import per_sample
 from piflow_cli.core.timegrid import to_sigma
+from piflow_cli.training import loop
 
 from .pieces import Walk, wrap
 
@@ -68,6 +70,32 @@ def through() -> None:
 
     wrap(imitation, "_walk_alone", remembering)
     wrap(imitation, "mean_velocities", around)
+
+
+def over_segments() -> None:
+    """Let gradients pass from each segment of a trajectory to those before it, through the states where they meet.
+
+    It is for trajectories from noise. All segments are computed before the first backward pass, which is that of all.
+    """
+
+    def whole(student, teacher, noise, config, ratio=0.0, draws=None) -> Iterator[Tensor]:
+        x, losses = noise, []
+        if draws is None:
+            draws = draw_segments(len(noise), config)
+        for (upper, lower), of_segment in zip(pairwise(config.grid.edges), draws, strict=True):
+            raw = torch.full((len(x),), upper, dtype=torch.float64, device=x.device)
+            policy = student(x, raw)
+            segment = Segment(x, raw, torch.full_like(raw, upper - lower))
+            loss, _ = imitation.segment_loss(lambda *_, own=policy: own, teacher, segment, config, ratio, of_segment)
+            losses.append(loss * (upper - lower))
+            x = rollout(policy, x, raw, torch.full_like(raw, lower), substeps=config.substeps)
+        total = torch.stack(losses).sum()
+        # The loop walks back from what each segment has lost: the first brings all gradients, the others none.
+        yield losses[0].detach() + total - total.detach()
+        for loss in losses[1:]:
+            yield loss.detach().requires_grad_()
+
+    wrap(loop, "data_free_losses", lambda _: whole)
 
 
 def ends() -> None:
