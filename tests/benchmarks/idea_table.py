@@ -11,7 +11,7 @@ from variants.training import EVALUATIONS
 from piflow_cli.presets.resolve import Preset, load, resolve
 from piflow_cli.training.settings import network_evaluations
 
-BASE, BASE_2, BASE_2_FREE = "published", "published at 2 NFE", "published at 2 NFE, from noise alone"
+BASE, BASE_2, BASE_2_FREE = "published", "published at 2 NFE", "published at 2 NFE without data"
 FREE = ("imitation.data_free=true",)
 ONE_ASKED = ("imitation.states_per_query=1",)
 

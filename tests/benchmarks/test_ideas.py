@@ -12,14 +12,14 @@ import ideas
 import pytest
 from claim_runs import Study
 from claim_table import Arm
-from idea_table import BASE, IDEAS, Idea, cost, resolved
+from idea_table import BASE, FREE, IDEAS, Idea, cost, resolved
 from study_file import StudyFile
 
 from piflow_cli.training.settings import network_evaluations
 
 
 def spent(arm: Arm) -> int:
-    own = resolved(arm.settings)
+    own = resolved((f"policy.nfe={arm.nfe}", *arm.settings))
     before = 0 if arm.start is None else spent(arm.start)
     return before + own.optimisation.iterations * network_evaluations(own)
 
@@ -45,7 +45,8 @@ def test_every_idea_is_held_against_the_recipe_at_as_many_evaluations() -> None:
     by_name = {idea.name: idea for idea in IDEAS}
     for idea in IDEAS:
         base = by_name[idea.base]
-        assert base.told == ([] if base.nfe == 1 else [f"--nfe {base.nfe}"])
+        free = [*FREE, f"optimisation.iterations={cost() // base.evaluations}"] if FREE[0] in idea.settings else []
+        assert base.told == ([] if base.nfe == 1 else [f"--nfe {base.nfe}"]) + free
         assert base.nfe == (idea.nfe if idea.steps is None else idea.steps)
 
 
