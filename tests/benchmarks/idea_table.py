@@ -11,7 +11,8 @@ from variants.training import EVALUATIONS
 from piflow_cli.presets.resolve import Preset, load, resolve
 from piflow_cli.training.settings import network_evaluations
 
-BASE, BASE_2, BASE_2_FREE = "published", "published at 2 NFE", "published at 2 NFE without data"
+BASE, BASE_2, BASE_4 = "published", "published at 2 NFE", "published at 4 NFE"
+BASE_2_FREE = "published at 2 NFE without data"
 FREE = ("imitation.data_free=true",)
 ONE_ASKED = ("imitation.states_per_query=1",)
 
@@ -133,6 +134,7 @@ LENGTHS = (
     Idea("gradients over segments at 2 NFE", FREE, "over-segments", nfe=2, base=BASE_2_FREE),
     Idea("elastic at 1 NFE", variant="elastic", nfe=4, steps=1),
     Idea("elastic at 2 NFE", variant="elastic", nfe=4, steps=2, base=BASE_2),
+    Idea("elastic at 4 NFE", variant="elastic", nfe=4, base=BASE_4),
 )
 FAMILIES = (
     Idea("a variance per component", variant="variances"),
@@ -147,6 +149,7 @@ IDEAS = (
     *TRAINING,
     Idea(BASE_2, nfe=2, base=BASE_2),
     Idea(BASE_2_FREE, FREE, nfe=2, base=BASE_2_FREE),
+    Idea(BASE_4, nfe=4, base=BASE_4),
     *LENGTHS,
     *FAMILIES,
 )
