@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..presets.families import CLASS, conditioning_of
-from ..presets.places import expanded
+from ..presets.places import PROMPT_FILES, expanded
 from ..system.files import user_cache
 from ..teachers.base import Conditioning, TeacherFamily, guidance_of
 from ..teachers.class_conditional import ClassConditionalFamily
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..presets.schema import DataSection, Preset
 
 SIZES_SHOWN = 4
-FILE_SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet", ".tar")
+FILE_SUFFIXES = (*PROMPT_FILES, ".tar")
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from piflow_cli.core.policies.kinds import policy_class, policy_kind
 from piflow_cli.presets.families import CLASS, TEXT, conditioning_of
 from piflow_cli.presets.faults import Fault, Mend
 from piflow_cli.presets.layers import Layer
+from piflow_cli.presets.places import PROMPT_FILES
 from piflow_cli.presets.schema import SECTIONS, Preset
 
 BUDGET = "optimisation.budget"
-PROMPT_FILES = (".txt", ".jsonl", ".csv", ".parquet")
 Reason = Callable[[Preset], str | None]
 """Why a key does nothing under a preset; None where it does something."""
 

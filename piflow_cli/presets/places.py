@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Each may also name something on the Hub, or shipped with piflow.
 TEACHER_KEYS = ("base", "config", "vae")
 DATA_KEYS = ("images", "prompts", "captioned")
+PROMPT_FILES = (".txt", ".jsonl", ".csv", ".parquet")
 
 
 def with_full_paths(preset: Preset) -> Preset:
