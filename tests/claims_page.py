@@ -29,13 +29,14 @@ def _ideas(file: Path) -> str:
         [
             one["idea"],
             " ".join(f"`{setting}`" for setting in one["settings"]),
+            f"{len(one['seeds'])}",
             *(cell for judged in one["judged"] for cell in _judged(judged)),
         ]
         for one in study["rows"]
     ]
     judges = ("to the data", "by the classifier")
     columns = [column for judge in judges for column in (judge, "published recipe", "difference", "verdict")]
-    found = table(["idea", "settings", *columns], rows)
+    found = table(["idea", "settings", "seeds", *columns], rows)
     return f"{found}\n\n{study['evaluations']:,} network evaluations each. {_study(study)}"
 
 
@@ -55,8 +56,11 @@ def _parts(files: Sequence[Path]) -> Iterator[str]:
     found = [(study, claim) for study in studies for claim in study["claims"]]
     found.sort(key=lambda one: one[1]["number"])
     yield table(
-        ["claim", "teacher", "verdict", "comparisons that hold"],
-        [[_title(claim), study["teacher"], claim["verdict"], _held(claim)] for study, claim in found],
+        ["claim", "teacher", "seeds", "verdict", "comparisons that hold"],
+        [
+            [_title(claim), study["teacher"], f"{len(claim['seeds'])}", claim["verdict"], _held(claim)]
+            for study, claim in found
+        ],
     )
     measured = {claim["number"] for _, claim in found}
     if missing := [str(number) for number in NUMBERS if number not in measured]:
@@ -78,10 +82,9 @@ def _held(claim: dict[str, Any]) -> str:
 
 
 def _study(study: dict[str, Any]) -> str:
-    seeds = ", ".join(map(str, study["seeds"]))
     made = "videos" if study["teacher"] in VIDEOS else "pictures"
     return (
-        f"Students of {study['teacher']}: seeds {seeds}, {study['images']:,} {made}, {study['device']}, torch"
+        f"Students of {study['teacher']}: {study['images']:,} {made}, {study['device']}, torch"
         f" {study['versions']['torch']}, {study['date']}."
     )
 

@@ -7,7 +7,7 @@ Those on the emoji teacher are claims_emoji.py's, those on teachers that are no 
 claim_table.py says which claim compares which students, and where the paper makes it. Each student is distilled by
 `piflow distill --teacher digits`, once for each seed, and looked at by `piflow inspect-policy`; distances are those of
 digits.py. RUNS keeps students and figures, and a program that was stopped goes on. The file is written after every
-claim; with --keep it keeps its other claims, so that a study may be measured in parts.
+claim; with --keep it keeps its other claims, so that a study may be measured in parts, each with seeds of its own.
 """
 
 from __future__ import annotations
@@ -48,11 +48,12 @@ def named(found: dict[str, Any]) -> str:
     return f"claim {found['number']}, {found['title']}: {found['says']}"
 
 
-def record(claim: Claim, figures: dict[str, list[Measured]]) -> dict[str, Any]:
+def record(claim: Claim, figures: dict[str, list[Measured]], seeds: list[int]) -> dict[str, Any]:
     """What the file has of one claim: its words, the figures of every student and seed, and what follows."""
     comparisons = [judge(one, figures) for one in claim.comparisons]
     return {
         **words(claim),
+        "seeds": seeds,
         "verdict": verdict(comparisons),
         "comparisons": [asdict(one) for one in comparisons],
         "arms": {
@@ -83,7 +84,7 @@ def run(
     asked = [claim for number in numbers for claim in claims if str(claim.number) == number]
     arms = [(arm, claim.inspects) for claim in asked for arm in claim.arms.values()]
     study.prepare(arm for arm, _ in arms)
-    facts = {**machine(torch.device(options.device)), **study.facts(), "seeds": seeds}
+    facts = {**machine(torch.device(options.device)), **study.facts()}
     head = {"benchmark": "claims", "teacher": study.teacher, **facts}
     file = StudyFile(options.json, head, "claims", named, [named(words(claim)) for claim in claims])
     if options.keep:
@@ -92,7 +93,7 @@ def run(
         make_all(study, arms, seeds, options.jobs)
     found: list[dict[str, Any]] = []
     for claim in asked:
-        found.append(record(claim, measured(claim, study, seeds)))
+        found.append(record(claim, measured(claim, study, seeds), seeds))
         print(format_table(rows_of(found[-1]), COLUMNS), flush=True)
         file.write(found)
     print(json.dumps({one["title"]: one["verdict"] for one in found}, indent=1))

@@ -6,7 +6,8 @@ Cost is the number of network evaluations of the whole training, a student's bac
 `metrics.jsonl` counts them: an idea whose iterations take more has fewer of them. Students are distilled by
 `piflow distill --teacher digits`, under a variant of idea_variants.py where the idea is no setting, and measured by
 digits.py's distances; RUNS keeps both. Intervals are those of the claims. What loses stays in the table. The file is
-written after every idea; with --keep it keeps its other rows, so that a study may be measured in parts.
+written after every idea; with --keep it keeps its other rows, so that a study may be measured in parts, each with seeds
+of its own.
 
 An idea that trains on what a distance measures may win by it and make worse pictures. So two distances judge: on
 pixels, and on the features of the shipped classifier, which no training sees.
@@ -41,9 +42,10 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Found:
-    """The figures of an idea's students, one set for each seed."""
+    """The figures of an idea's students, one set for each of ``seeds``."""
 
     idea: Idea
+    seeds: Sequence[int]
     figures: list[Measured]
 
 
@@ -68,6 +70,7 @@ def row(found: Found, base: Found) -> dict[str, Any]:
         "evaluations": found.idea.evaluations,
         "besides": found.idea.besides,
         "iterations": resolved(found.idea.arm.settings).optimisation.iterations,
+        "seeds": list(found.seeds),
         "judged": [asdict(one) for one in against(found, base)],
         "figures": [{name: one[name] for name in FIGURES} for one in found.figures],
     }
@@ -90,7 +93,7 @@ def measure(ideas: Sequence[Idea], study: Study, seeds: Sequence[int], jobs: int
         make_all(study, [(idea.arm, False) for idea in needed.values()], seeds, jobs)
     found: dict[str, Found] = {}
     for name, idea in needed.items():
-        found[name] = Found(idea, [study.figures(idea.arm, seed) for seed in seeds])
+        found[name] = Found(idea, seeds, [study.figures(idea.arm, seed) for seed in seeds])
         print(f"{name}: {[[round(one[figure], 4) for figure in JUDGES] for one in found[name].figures]}", flush=True)
         if idea.base != name:
             yield row(found[name], found[idea.base])
@@ -104,7 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     names = asked_for(parser, options.only, [idea.name for idea in IDEAS])
     asked = [idea for name in names for idea in IDEAS if idea.name == name]
     study = Study(options.runs, options.iterations, options.images, options.device)
-    facts = {**machine(torch.device(options.device)), **study.facts(), "seeds": seeds, "evaluations": cost()}
+    facts = {**machine(torch.device(options.device)), **study.facts(), "evaluations": cost()}
     head = {"benchmark": "ideas", "teacher": study.teacher, **facts}
     file = StudyFile(options.json, head, "rows", named, [named(told(idea)) for idea in IDEAS])
     if options.keep:

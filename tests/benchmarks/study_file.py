@@ -39,7 +39,7 @@ class StudyFile:
     def keeping(self, parser: argparse.ArgumentParser, asked: Sequence[str]) -> StudyFile:
         """This with the file's entries whose names are not among ``asked``.
 
-        The parser refuses no file, one of another study, machine, version or seeds, and entries no table has.
+        The parser refuses no file, one of another study, machine or version, and entries no table has.
         """
         if self.path is None or not self.path.is_file():
             parser.error("--keep needs --json with a file that is there")
