@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import torch
+from claim_courses import PAIR, course, ends_of, look_settings
 from claim_runs import Measured, Study, inspected
 from claim_table import Arm, Claim, against
 from claims import run
@@ -37,16 +38,11 @@ from piflow_cli.sampling.denoise import sample_student
 from piflow_cli.sampling.opened import OpenedModel, open_model
 from piflow_cli.sampling.request import SampleRequest
 from piflow_cli.sampling.teacher import own_teacher
-from piflow_cli.students.adapter_fit import LORA_B
 from piflow_cli.students.open import find_student
-from piflow_cli.students.run_checkpoints import TENSORS_NAME, checkpoints
-from piflow_cli.students.runs import RunFolder
-from piflow_cli.training.checkpoints import part_of
 from piflow_cli.weights.locate import locate
 
 TEACHER_STEPS = 50
-PARTS = 8  # of a training, after each of which the student is looked at
-SEEDS = (0, 1)  # of the pictures of each prompt
+SEEDS = tuple(range(PAIR))  # of the pictures of each prompt
 SHOWN, INSPECTED = 8, 4  # pictures of a row; prompts that piflow inspect-policy draws
 
 NO_MIXING = "imitation.mixing_iterations=0"
@@ -104,23 +100,20 @@ class EmojiStudy(Study):
 
     def settings(self) -> tuple[str, ...]:
         iterations = load(self.teacher).optimisation.iterations if self.shorter is None else self.shorter
-        every = max(1, iterations // PARTS)
-        return (*super().settings(), f"output.checkpoint_every={every}", f"output.keep_checkpoints={2 * PARTS}")
+        return (*super().settings(), *look_settings(iterations))
 
     @torch.no_grad()
     def measure(self, arm: Arm, folder: Path) -> Measured:
         opened = self._opened(folder)
         noise, told = opened.noise(opened.specs), opened.conditioning(opened.specs)
         fine = self._fine(opened, noise, told)
-        looks, rows = [], {"teacher": fine}
-        for iteration in _weights_in_turn(opened, folder):
-            rows[f"{iteration}"] = states = sample_student(opened.student, noise, told, **arm.sampling)
-            looks.append({"iteration": iteration, **against_teacher(states, fine)})
+        looks, drawn = course(
+            opened.student, folder, lambda: sample_student(opened.student, noise, told, **arm.sampling), fine
+        )
+        rows = {"teacher": fine} | {f"{look['iteration']}": states for look, states in zip(looks, drawn, strict=True)}
         _save_pictures(opened, rows, folder / "course.png")
-        later = looks[len(looks) // 2 :]
-        worst = {f"worst_{name}": max(look[name] for look in later) for name in ("error", "norm_off", "sameness")}
         told_more = inspected(folder, self.device, "--prompts", str(self._prompts(INSPECTED)), "--seeds", "0")
-        return {**looks[-1], **worst, **told_more, "course": looks}
+        return ends_of(looks) | told_more
 
     def inspected(self, folder: Path) -> Measured:
         return {}  # it is among the figures
@@ -147,35 +140,6 @@ class EmojiStudy(Study):
             fine = own_teacher(opened.student, opened.found.folder).sample(noise, told, TEACHER_STEPS)
             _write_aside(file, lambda aside: save_file({"fine": fine.cpu().contiguous()}, aside))
         return load_file(file)["fine"].to(noise.device)
-
-
-def against_teacher(states: Tensor, fine: Tensor) -> dict[str, float]:
-    """error, norm_off and sameness of latents (prompts * seeds, C, *S), those of a prompt beside each other."""
-
-    def apart(of: Tensor) -> Tensor:
-        pairs = of.unflatten(0, (-1, len(SEEDS)))
-        return (pairs[:, 0] - pairs[:, 1]).square().mean().sqrt()
-
-    size, own = fine.square().mean(), states.square().mean()
-    return {
-        "error": ((states - fine).square().mean() / size).item(),
-        "norm": (own / size).sqrt().item(),
-        "norm_off": (own / size).sqrt().log().abs().item(),
-        "sameness": (1 - apart(states) / apart(fine)).item(),
-    }
-
-
-def _weights_in_turn(opened: OpenedModel, folder: Path) -> Iterator[int]:
-    """Iterations of the run's checkpoints; each time the student of ``opened`` has become the average there."""
-    adapter = opened.found.preset().adapter
-    assert adapter is not None, "the students of emoji are adapters"
-    # Saved students hold the factor in the matrices, checkpoints do not.
-    factor = adapter.alpha / adapter.rank
-    for path in checkpoints(RunFolder(folder).checkpoints):
-        average = part_of(load_file(path / TENSORS_NAME), "average.")
-        scaled = {name: value * factor if name.endswith(LORA_B) else value for name, value in average.items()}
-        opened.student.model.load_state_dict(scaled)
-        yield int(path.name)
 
 
 def _save_pictures(opened: OpenedModel, rows: dict[str, Tensor], file: Path) -> None:

@@ -52,17 +52,27 @@ def piflow(*arguments: object) -> dict:
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
+def pictures_of_prompts(data: Path) -> list[tuple[str, Tensor]]:
+    """Every shipped prompt and its picture (3, H, W) uint8, in the order of the file."""
+    pictures = load_pictures(data)
+    place = {captions[0]: number for number, captions in reversed(list(enumerate(load_captions(data))))}
+    return [(text, pictures[place[text]]) for text in prompts(data)]
+
+
+def write_picture(picture: Tensor, file: Path) -> None:
+    """Write ``picture`` (3, H, W) uint8 unless it is there."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_image(picture.float() / 255, file)
+
+
 def write_pictures(work: Path, runs: Path, every: int) -> None:
     """Write the pictures of all prompts into RUNS/all, of those that are asked and of the others beside it."""
-    texts, pictures = prompts(work / "data"), load_pictures(work / "data")
-    place = {captions[0]: number for number, captions in reversed(list(enumerate(load_captions(work / "data"))))}
-    for number, text in enumerate(texts):
+    found = pictures_of_prompts(work / "data")
+    for number, (_, picture) in enumerate(found):
         for folder in ("all", "asked" if number % every == 0 else "others"):
-            file = runs / folder / f"{number:04d}.png"
-            if not file.exists():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                save_image(pictures[place[text]].float() / 255, file)
-    (runs / "prompts.txt").write_text("".join(f"{text}\n" for text in texts[::every]), encoding="utf-8")
+            write_picture(picture, runs / folder / f"{number:04d}.png")
+    (runs / "prompts.txt").write_text("".join(f"{text}\n" for text, _ in found[::every]), encoding="utf-8")
 
 
 def distil(name: str, seed: int, runs: Path, iterations: int | None) -> Path:

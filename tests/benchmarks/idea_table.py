@@ -14,6 +14,7 @@ from piflow_cli.training.settings import network_evaluations
 BASE, BASE_2, BASE_4 = "published", "published at 2 NFE", "published at 4 NFE"
 BASE_2_FREE = "published at 2 NFE without data"
 FREE = ("imitation.data_free=true",)
+BEST = ("recipe=best",)
 ONE_ASKED = ("imitation.states_per_query=1",)
 
 
@@ -29,6 +30,7 @@ class Idea:
         base: the idea whose students are compared.
         begins_at: evaluations of the student that takes the first half of the iterations; None: there is none.
         besides: network evaluations of a training that belong to no iteration.
+        teacher: the preset whose published recipe is changed.
     """
 
     name: str
@@ -39,13 +41,15 @@ class Idea:
     base: str = BASE
     begins_at: int | None = None
     besides: int = 0
+    teacher: str = "digits"
 
     @property
     def arm(self) -> Arm:
         """The student: as many iterations as the evaluations of the published recipe's pay for."""
         runs = 1 if self.begins_at is None else 2
-        iterations = round((cost() - self.besides) / runs / self.evaluations)
-        equal = () if iterations == published().optimisation.iterations else (f"optimisation.iterations={iterations}",)
+        iterations = round((cost(self.teacher) - self.besides) / runs / self.evaluations)
+        own = published(self.teacher).optimisation.iterations
+        equal = () if iterations == own else (f"optimisation.iterations={iterations}",)
         settings = self.settings + equal
         start = None if self.begins_at is None else Arm(nfe=self.begins_at, settings=settings)
         sampling: dict[str, float] = {} if self.steps is None else {"steps": self.steps}
@@ -54,7 +58,7 @@ class Idea:
     @property
     def evaluations(self) -> int:
         """Network evaluations of one iteration."""
-        return network_evaluations(resolved((f"policy.nfe={self.nfe}", *self.settings)))
+        return network_evaluations(resolved((f"policy.nfe={self.nfe}", *self.settings), self.teacher))
 
     @property
     def told(self) -> list[str]:
@@ -69,21 +73,21 @@ class Idea:
         return [change for change, made in changes.items() if made] + list(arm.settings)
 
 
-def published() -> Preset:
-    return load("digits")
+def published(teacher: str = "digits") -> Preset:
+    return load(teacher)
 
 
-def resolved(settings: Sequence[str]) -> Preset:
-    return resolve("digits", None, list(settings), {})
+def resolved(settings: Sequence[str], teacher: str = "digits") -> Preset:
+    return resolve(teacher, None, list(settings), {})
 
 
-def cost() -> int:
+def cost(teacher: str = "digits") -> int:
     """Network evaluations of the published recipe."""
-    return published().optimisation.iterations * network_evaluations(published())
+    return published(teacher).optimisation.iterations * network_evaluations(published(teacher))
 
 
 SETTINGS = (
-    Idea("best", ("recipe=best",)),
+    Idea("best", BEST),
     Idea("energy 8", ("imitation.energy=8",)),
     Idea("energy 24", ("imitation.energy=24",)),
     Idea("energy 100", ("imitation.energy=100",)),
@@ -135,6 +139,11 @@ LENGTHS = (
     Idea("elastic at 1 NFE", variant="elastic", nfe=4, steps=1),
     Idea("elastic at 2 NFE", variant="elastic", nfe=4, steps=2, base=BASE_2),
     Idea("elastic at 4 NFE", variant="elastic", nfe=4, base=BASE_4),
+    Idea("best at 2 NFE", BEST, nfe=2, base=BASE_2),
+    Idea("best at 4 NFE", BEST, nfe=4, base=BASE_4),
+    Idea("best and elastic at 1 NFE", BEST, "elastic", nfe=4, steps=1),
+    Idea("best and elastic at 2 NFE", BEST, "elastic", nfe=4, steps=2, base=BASE_2),
+    Idea("best and elastic at 4 NFE", BEST, "elastic", nfe=4, base=BASE_4),
 )
 FAMILIES = (
     Idea("a variance per component", variant="variances"),

@@ -10,7 +10,8 @@ written after every idea; with --keep it keeps its other rows, so that a study m
 of its own.
 
 An idea that trains on what a distance measures may win by it and make worse pictures. So two distances judge: on
-pixels, and on the features of the shipped classifier, which no training sees.
+pixels, and on the features of the shipped classifier, which no training sees. ideas_emoji.py has the winners on another
+teacher.
 """
 
 from __future__ import annotations
@@ -30,14 +31,22 @@ from study_file import StudyFile
 
 from piflow_cli.console import format_table
 
-JUDGES = ("to_data", "by_classifier")
-FIGURES = (*JUDGES, "to_teacher", "squared_distance")
-COLUMNS = (
-    "idea",
-    "evaluations",
-    "iterations",
-    *(f"{name} {judge}" for judge in JUDGES for name in ("mean", "published", "verdict")),
-)
+
+@dataclass(frozen=True)
+class Ruler:
+    """The figures of a student: those that judge an idea, and others that the file has beside them."""
+
+    judges: tuple[str, ...]
+    others: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the table on the screen."""
+        judged = (f"{name} {judge}" for judge in self.judges for name in ("mean", "published", "verdict"))
+        return ("idea", "evaluations", "iterations", *judged)
+
+
+DIGITS = Ruler(("to_data", "by_classifier"), ("to_teacher", "squared_distance"))
 
 
 @dataclass(frozen=True)
@@ -49,10 +58,10 @@ class Found:
     figures: list[Measured]
 
 
-def against(found: Found, base: Found) -> list[Judged]:
-    """Whether the students of an idea come closer to the data than those of the published recipe, by each judge."""
+def against(found: Found, base: Found, ruler: Ruler) -> list[Judged]:
+    """Whether the students of an idea have lower figures than those of the published recipe, by each judge."""
     figures = {found.idea.name: found.figures, base.idea.name: base.figures}
-    return [judge(Comparison(found.idea.name, base.idea.name, figure), figures) for figure in JUDGES]
+    return [judge(Comparison(found.idea.name, base.idea.name, figure), figures) for figure in ruler.judges]
 
 
 def told(idea: Idea) -> dict[str, Any]:
@@ -64,15 +73,16 @@ def named(found: dict[str, Any]) -> str:
     return " ".join((found["idea"], *found["settings"]))
 
 
-def row(found: Found, base: Found) -> dict[str, Any]:
+def row(found: Found, base: Found, ruler: Ruler = DIGITS) -> dict[str, Any]:
+    settings = resolved(found.idea.arm.settings, found.idea.teacher)
     return {
         **told(found.idea),
         "evaluations": found.idea.evaluations,
         "besides": found.idea.besides,
-        "iterations": resolved(found.idea.arm.settings).optimisation.iterations,
+        "iterations": settings.optimisation.iterations,
         "seeds": list(found.seeds),
-        "judged": [asdict(one) for one in against(found, base)],
-        "figures": [{name: one[name] for name in FIGURES} for one in found.figures],
+        "judged": [asdict(one) for one in against(found, base, ruler)],
+        "figures": [{name: one[name] for name in (*ruler.judges, *ruler.others)} for one in found.figures],
     }
 
 
@@ -85,38 +95,53 @@ def line(found: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def measure(ideas: Sequence[Idea], study: Study, seeds: Sequence[int], jobs: int) -> Iterator[dict[str, Any]]:
-    """A row for each of the ``ideas`` but those that others are held against, which are measured too."""
-    by_name = {idea.name: idea for idea in IDEAS}
-    needed = {idea.name: idea for one in ideas for idea in (by_name[one.base], one)}
+def measure(
+    asked: Sequence[Idea], table: Sequence[Idea], ruler: Ruler, study: Study, seeds: Sequence[int], jobs: int
+) -> Iterator[dict[str, Any]]:
+    """A row for each of the ideas ``asked`` but those that others of ``table`` are held against, measured too."""
+    by_name = {idea.name: idea for idea in table}
+    needed = {idea.name: idea for one in asked for idea in (by_name[one.base], one)}
+    study.prepare(idea.arm for idea in needed.values())
     if jobs > 1:
         make_all(study, [(idea.arm, False) for idea in needed.values()], seeds, jobs)
     found: dict[str, Found] = {}
     for name, idea in needed.items():
         found[name] = Found(idea, seeds, [study.figures(idea.arm, seed) for seed in seeds])
-        print(f"{name}: {[[round(one[figure], 4) for figure in JUDGES] for one in found[name].figures]}", flush=True)
+        shown = [[round(one[figure], 4) for figure in ruler.judges] for one in found[name].figures]
+        print(f"{name}: {shown}", flush=True)
         if idea.base != name:
-            yield row(found[name], found[idea.base])
+            yield row(found[name], found[idea.base], ruler)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser, "names of ideas", Study.all_images)
+    run(parser, arguments, IDEAS, Study, DIGITS)
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    arguments: list[str] | None,
+    table: Sequence[Idea],
+    study_of: type[Study],
+    ruler: Ruler,
+) -> None:
+    """Measure ideas of ``table`` on students of one teacher, as the command line tells; ``parser`` gets its options."""
+    add_options(parser, "names of ideas", study_of.all_images)
     options = parser.parse_args(arguments)
     seeds = seeds_of(parser, options.seeds)
-    names = asked_for(parser, options.only, [idea.name for idea in IDEAS])
-    asked = [idea for name in names for idea in IDEAS if idea.name == name]
-    study = Study(options.runs, options.iterations, options.images, options.device)
-    facts = {**machine(torch.device(options.device)), **study.facts(), "evaluations": cost()}
+    names = asked_for(parser, options.only, [idea.name for idea in table])
+    asked = [idea for name in names for idea in table if idea.name == name]
+    study = study_of(options.runs, options.iterations, options.images, options.device)
+    facts = {**machine(torch.device(options.device)), **study.facts(), "evaluations": cost(study.teacher)}
     head = {"benchmark": "ideas", "teacher": study.teacher, **facts}
-    file = StudyFile(options.json, head, "rows", named, [named(told(idea)) for idea in IDEAS])
+    file = StudyFile(options.json, head, "rows", named, [named(told(idea)) for idea in table])
     if options.keep:
         file = file.keeping(parser, [named(told(idea)) for idea in asked])
     rows: list[dict[str, Any]] = []
-    for found in measure(asked, study, seeds, options.jobs):
+    for found in measure(asked, table, ruler, study, seeds, options.jobs):
         rows.append(found)
         file.write(rows)
-    print(format_table([line(found) for found in rows], COLUMNS))
+    print(format_table([line(found) for found in rows], ruler.columns))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import claim_courses
 import claim_runs
 import claims
 import claims_diffusion
@@ -178,11 +179,11 @@ def test_the_page_says_that_nothing_was_recorded(tmp_path) -> None:
 def test_latents_are_held_against_the_teacher_s() -> None:
     """Twice the teacher's: as far off as they are large; the two pictures of a prompt twice as far apart."""
     fine = torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(0))
-    found = claims_emoji.against_teacher(2 * fine, fine)
+    found = claim_courses.against_teacher(2 * fine, fine)
     assert found == pytest.approx({"error": 1, "norm": 2, "norm_off": math.log(2), "sameness": -1}, rel=1e-5)
     # Pictures that no longer depend on the noise, of half the size.
     alike = 0.5 * fine[::2].repeat_interleave(2, dim=0)
-    assert claims_emoji.against_teacher(alike, fine)["sameness"] == 1
+    assert claim_courses.against_teacher(alike, fine)["sameness"] == 1
 
 
 def test_a_student_is_looked_at_all_along_its_training(cli, text_encoders, tmp_path, monkeypatch) -> None:
