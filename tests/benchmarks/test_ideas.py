@@ -4,40 +4,50 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import claims
 import claims_page
 import ideas
+import ideas_emoji
 import pytest
 from claim_runs import Study
 from claim_table import Arm
+from emoji_data import COLOURS, write_squares
 from idea_table import BASE, FREE, IDEAS, Idea, cost, resolved
+from PIL import Image
 from study_file import StudyFile
 
 from piflow_cli.training.settings import network_evaluations
 
+ALL = (*IDEAS, *ideas_emoji.IDEAS)
 
-def spent(arm: Arm) -> int:
-    own = resolved((f"policy.nfe={arm.nfe}", *arm.settings))
-    before = 0 if arm.start is None else spent(arm.start)
+
+def spent(arm: Arm, teacher: str) -> int:
+    own = resolved((f"policy.nfe={arm.nfe}", *arm.settings), teacher)
+    before = 0 if arm.start is None else spent(arm.start, teacher)
     return before + own.optimisation.iterations * network_evaluations(own)
 
 
-@pytest.mark.parametrize("idea", IDEAS, ids=lambda idea: idea.name)
+@pytest.mark.parametrize("idea", ALL, ids=lambda idea: f"{idea.name}, {idea.teacher}")
 def test_every_idea_costs_as_much_as_the_published_recipe(idea: Idea) -> None:
     """As near as whole iterations come: of the longest one has 1 % of them."""
-    assert spent(idea.arm) + idea.besides == pytest.approx(cost(), rel=0.01)
+    assert spent(idea.arm, idea.teacher) + idea.besides == pytest.approx(cost(idea.teacher), rel=0.01)
     # One thing is tried at a time, the published recipe but for what the idea says.
     assert {name.partition("=")[0] for name in idea.arm.settings} - {"optimisation.iterations"} == {
         name.partition("=")[0] for name in idea.settings
     }
 
 
-def test_names_are_told_apart() -> None:
-    assert len({idea.name for idea in IDEAS}) == len({tuple(idea.told) for idea in IDEAS}) == len(IDEAS)
+@pytest.mark.parametrize("table", [IDEAS, ideas_emoji.IDEAS], ids=["digits", "emoji"])
+def test_names_are_told_apart(table: Sequence[Idea]) -> None:
+    assert len({idea.name for idea in table}) == len({tuple(idea.told) for idea in table}) == len(table)
     # --only has commas between them.
-    assert not any("," in idea.name for idea in IDEAS)
+    assert not any("," in idea.name for idea in table)
+
+
+def test_the_first_row_is_the_recipe_itself() -> None:
     assert IDEAS[0] == Idea(BASE)
 
 
@@ -48,6 +58,32 @@ def test_every_idea_is_held_against_the_recipe_at_as_many_evaluations() -> None:
         free = [*FREE, f"optimisation.iterations={cost() // base.evaluations}"] if FREE[0] in idea.settings else []
         assert base.told == ([] if base.nfe == 1 else [f"--nfe {base.nfe}"]) + free
         assert base.nfe == (idea.nfe if idea.steps is None else idea.steps)
+
+
+def test_ideas_of_emoji_are_held_against_as_many_evaluations_without_pictures() -> None:
+    by_name = {idea.name: idea for idea in ideas_emoji.IDEAS}
+    for idea in ideas_emoji.IDEAS:
+        base = by_name[idea.base]
+        assert base.nfe == (idea.nfe if idea.steps is None else idea.steps)
+        # The batch alone is not the preset's, where trajectories have fewer segments.
+        assert {setting.partition("=")[0] for setting in base.settings} <= {
+            "optimisation.batch_size",
+            "optimisation.device_batch_size",
+        }
+
+
+def test_students_of_pictures_get_those_of_the_prompts(tmp_path: Path) -> None:
+    write_squares(tmp_path)
+    study = ideas_emoji.PicturedStudy(tmp_path)
+    arms = {idea.name: idea.arm for idea in ideas_emoji.IDEAS}
+    study.prepare(arms.values())
+    written = {file.read_text(): file.with_suffix(".png") for file in study.pictures.glob("*.txt")}
+    assert set(written) == {f"{colour} square" for colour in COLOURS}
+    for colour, rgb in COLOURS.items():
+        assert Image.open(written[f"{colour} square"]).getpixel((32, 32)) == rgb
+    pictures = ("--data", str(study.pictures))
+    assert study.teacher_options(arms["energy 24 and moments 12"])[-2:] == pictures
+    assert study.teacher_options(arms["published at 2 NFE"]) == ("--teacher", "emoji")
 
 
 def test_runs_of_a_variant_and_of_another_start_have_a_folder_of_their_own(tmp_path: Path) -> None:
