@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from result_tables import RESULTS, filled, table
 
-FILES = tuple(RESULTS / f"claims{teachers}-cpu.json" for teachers in ("", "-emoji", "-diffusion", "-video"))
-IDEAS = RESULTS / "ideas-cpu.json"
+FILES = tuple(
+    RESULTS / f"claims{teachers}-cpu.json" for teachers in ("", "-distilled", "-emoji", "-diffusion", "-video")
+)
+IDEAS = {"ideas": RESULTS / "ideas-cpu.json", "ideas-emoji": RESULTS / "ideas-emoji-cpu.json"}
+JUDGES = {"to_data": "to the data", "by_classifier": "by the classifier", "error": "error, same noise"}
 NONE = "No study has been recorded yet."
 VIDEOS = ("moving-digits",)  # teachers that make them
 NUMBERS = range(1, 12)  # of the claims
 
 
-def claims(page: str, files: Sequence[Path] = FILES, ideas: Path = IDEAS) -> str:
+def claims(page: str, files: Sequence[Path] = FILES, ideas: Mapping[str, Path] = IDEAS) -> str:
     """``page`` with the verdicts of those of ``files`` that are there, claim by claim, and what became of ``ideas``."""
-    return filled(page, {"claims": lambda: "\n\n".join(_parts(files)), "ideas": lambda: _ideas(ideas)})
+    tables = {name: partial(_ideas, file) for name, file in ideas.items()}
+    return filled(page, {"claims": lambda: "\n\n".join(_parts(files)), **tables})
 
 
 def _ideas(file: Path) -> str:
@@ -34,7 +39,7 @@ def _ideas(file: Path) -> str:
         ]
         for one in study["rows"]
     ]
-    judges = ("to the data", "by the classifier")
+    judges = [JUDGES[judged["figure"]] for judged in study["rows"][0]["judged"]]
     columns = [column for judge in judges for column in (judge, "published recipe", "difference", "verdict")]
     found = table(["idea", "settings", "seeds", *columns], rows)
     return f"{found}\n\n{study['evaluations']:,} network evaluations each. {_study(study)}"
@@ -42,7 +47,7 @@ def _ideas(file: Path) -> str:
 
 def _judged(one: dict[str, Any]) -> list[str]:
     return [
-        *(f"{one[side]:.3f}" for side in ("better", "worse")),
+        *(f"{one[side]:#.3g}" for side in ("better", "worse")),
         f"{one['difference']:+.2g} ± {one['margin']:.2g}",
         {"holds": "wins", "does not hold": "loses"}.get(one["verdict"], one["verdict"]),
     ]

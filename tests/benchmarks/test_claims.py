@@ -149,7 +149,8 @@ def recorded(folder: Path, name: str, teacher: str, *claims_of: Claim, spread: f
     return file
 
 
-PAGE = "# Claims\n\n<!-- table: claims -->\nstale\n<!-- end -->\nafter\n<!-- table: ideas -->\n<!-- end -->\n"
+TABLE = "<!-- table: {} -->\nstale\n<!-- end -->\n"
+PAGE = f"# Claims\n\n{TABLE.format('claims')}after\n" + "".join(map(TABLE.format, claims_page.IDEAS))
 
 
 def test_the_page_has_a_verdict_and_a_table_for_each_claim(tmp_path) -> None:

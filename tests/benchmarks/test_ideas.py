@@ -112,7 +112,9 @@ def test_the_page_has_winners_and_losers(tmp_path: Path) -> None:
     facts = {"device": "x86_64 CPU", "versions": {"torch": "2.9"}, "date": "2026-01-02", "images": 1797}
     file = tmp_path / "ideas.json"
     file.write_text(json.dumps({"teacher": "digits", **facts, "evaluations": 128000, "rows": rows}))
-    page = claims_page.claims("<!-- table: claims -->\n<!-- end -->\n<!-- table: ideas -->\n<!-- end -->\n", [], file)
+    page = claims_page.claims(
+        "<!-- table: claims -->\n<!-- end -->\n<!-- table: ideas -->\n<!-- end -->\n", [], {"ideas": file}
+    )
     # Welch's half width of equal spreads is 2.776 * 0.001 * sqrt(2 / 3).
     assert (
         "| best | `recipe=best` | 3 | 0.101 | 0.201 | -0.1 ± 0.0023 | wins | 0.899 | 0.799 | +0.1 ± 0.0023 | loses |"
