@@ -1,4 +1,4 @@
-"""The paper's claim about fragile teachers, on a digits teacher whose guidance was distilled here.
+"""The paper's claims about fragile teachers, on a digits teacher whose guidance was distilled here.
 
     python tests/benchmarks/claims_distilled.py --runs RUNS [--seeds 0,1,2] [--json FILE]
 
@@ -10,24 +10,29 @@ two of each class and pair of seeds, against 128 Euler steps of the teacher.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 import torch
-from claim_courses import PAIR, course, ends_of, look_settings
+from claim_courses import PAIR, against_teacher, course, ends_of, look_settings
 from claim_runs import Measured, Study
-from claim_table import Arm, Claim
+from claim_table import Arm
 from claims import run
-from claims_emoji import MIXING, PREMISE
+from claims_emoji import FRAGILITY, MIXING, PREMISE
 from digits import TEACHER_STEPS
 from guided_digits import RECIPE, distil_guidance
+from torch import Tensor
 
+from piflow_cli.core.guidance import Guidance
 from piflow_cli.presets.resolve import load
-from piflow_cli.sampling.denoise import sample_student, seeded_generators, seeded_noise
+from piflow_cli.sampling.denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
 from piflow_cli.sampling.teacher import own_teacher
 from piflow_cli.students.open import open_student
+from piflow_cli.teachers import family_of
+from piflow_cli.teachers.base import Conditioning, Network
+from piflow_cli.weights.locate import locate
 
 SCALE = 4.0
 GUIDED = f"teacher.guidance={SCALE:g}"
@@ -40,29 +45,14 @@ def student(nfe: int, *settings: str) -> Arm:
     return Arm(nfe=nfe, settings=(*FREE[nfe], *settings))
 
 
-CLAIMS = (
-    Claim(
-        PREMISE.number,
-        PREMISE.title,
-        PREMISE.where,
-        PREMISE.says,
-        {"two halves": student(4, GUIDED), "distilled": student(4)},
-        PREMISE.comparisons,
-    ),
-    Claim(
-        MIXING.number,
-        MIXING.title,
-        MIXING.where,
-        MIXING.says,
-        {
-            "mixing": student(4, MIXED),
-            "no mixing": student(4),
-            "1 NFE, mixing": student(1, MIXED),
-            "1 NFE, no mixing": student(1),
-        },
-        MIXING.comparisons,
-    ),
-)
+TEACHERS = {"two halves": student(4, GUIDED), "distilled": student(4)}
+STUDENTS = {
+    "mixing": student(4, MIXED),
+    "no mixing": student(4),
+    "1 NFE, mixing": student(1, MIXED),
+    "1 NFE, no mixing": student(1),
+}
+CLAIMS = (replace(PREMISE, arms=TEACHERS), replace(MIXING, arms=STUDENTS), replace(FRAGILITY, arms=TEACHERS))
 
 
 @dataclass(frozen=True)
@@ -87,7 +77,31 @@ class DistilledStudy(Study):
         return self.runs / f"teacher-guided-{SCALE:g}-{self.iterations}"
 
     def facts(self) -> Measured:
-        return super().facts() | {"guidance": SCALE, "teacher_iterations": self.iterations}
+        """With how far samples of the distilled teacher are from the guided one's, beside those without guidance."""
+        told = {
+            "teacher": f"{self.teacher}, guidance distilled",
+            "guidance": SCALE,
+            "teacher_iterations": self.iterations,
+        }
+        return super().facts() | told | {"teacher_errors": self._teacher_errors()}
+
+    @torch.no_grad()
+    def _teacher_errors(self) -> dict[str, float]:
+        family = family_of("dit")
+        shipped, own = (family.load(base).to(self.device) for base in (locate("preset:digits"), self.base))
+        noise, told = self.asked(family.sample_shape(shipped))
+
+        def fine(model: Network, guidance: Guidance) -> Tensor:
+            return sample_teacher(family, model, noise, told, TEACHER_STEPS[-1], 1.0, guidance)
+
+        guided, drawn = fine(shipped, Guidance(SCALE)), {"distilled": fine(own, Guidance())}
+        drawn["not guided"] = fine(shipped, Guidance())
+        return {name: against_teacher(states, guided)["error"] for name, states in drawn.items()}
+
+    def asked(self, shape: Sequence[int]) -> tuple[Tensor, Conditioning]:
+        """The noise of a look's samples, of ``shape`` (C, *S), and their classes, PAIR of one beside each other."""
+        noise = seeded_noise(seeded_generators(range(self.images)), shape).to(self.device)
+        return noise, {"class_labels": torch.arange(self.images, device=self.device) // PAIR % 10}
 
     def teacher_options(self, arm: Arm) -> tuple[str, ...]:
         own = () if GUIDED in arm.settings else ("--base", str(self.base))
@@ -102,9 +116,7 @@ class DistilledStudy(Study):
         looked_at = open_student(folder)
         looked_at.model.to(self.device)
         teacher = own_teacher(looked_at, folder)
-        noise = seeded_noise(seeded_generators(range(self.images)), teacher.family.sample_shape(teacher.model))
-        noise, classes = noise.to(self.device), torch.arange(self.images, device=self.device)
-        told = {"class_labels": classes // PAIR % 10}
+        noise, told = self.asked(teacher.family.sample_shape(teacher.model))
         fine = teacher.sample(noise, told, TEACHER_STEPS[-1])
         looks, _ = course(looked_at, folder, lambda: sample_student(looked_at, noise, told, **arm.sampling), fine)
         return ends_of(looks)

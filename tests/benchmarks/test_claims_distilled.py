@@ -58,7 +58,7 @@ def test_all_students_of_the_claim_cost_as_much() -> None:
 
 @pytest.mark.long
 def test_a_small_study_of_the_distilled_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fragile, mixing = claims_distilled.CLAIMS
+    fragile, mixing, _ = claims_distilled.CLAIMS
     small = replace(
         mixing,
         arms={name: arm for name, arm in mixing.arms.items() if arm.nfe == 1},
