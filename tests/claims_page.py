@@ -47,7 +47,7 @@ def _ideas(file: Path) -> str:
 
 def _judged(one: dict[str, Any]) -> list[str]:
     return [
-        *(f"{one[side]:#.3g}" for side in ("better", "worse")),
+        *(f"{one[side]:{'.1f' if one[side] >= 100 else '#.3g'}}" for side in ("better", "worse")),
         f"{one['difference']:+.2g} ± {one['margin']:.2g}",
         {"holds": "wins", "does not hold": "loses"}.get(one["verdict"], one["verdict"]),
     ]
