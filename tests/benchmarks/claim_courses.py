@@ -9,6 +9,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from piflow_cli.presets.resolve import load
 from piflow_cli.students.adapter_fit import LORA_B
 from piflow_cli.students.open import find_student
 from piflow_cli.students.run_checkpoints import TENSORS_NAME, checkpoints
@@ -21,8 +22,9 @@ PAIR = 2  # samples that are told the same, beside each other
 WORST = ("error", "norm_off", "sameness")
 
 
-def look_settings(iterations: int) -> tuple[str, ...]:
-    """What a run of so many ``iterations`` is told, so that it keeps what is looked at."""
+def look_settings(teacher: str, shorter: int | None) -> tuple[str, ...]:
+    """What a run is told so that it keeps what is looked at; ``shorter``: iterations in place of the preset's."""
+    iterations = load(teacher).optimisation.iterations if shorter is None else shorter
     return (f"output.checkpoint_every={max(1, iterations // PARTS)}", f"output.keep_checkpoints={2 * PARTS}")
 
 

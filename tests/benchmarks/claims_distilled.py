@@ -26,7 +26,6 @@ from guided_digits import RECIPE, distil_guidance
 from torch import Tensor
 
 from piflow_cli.core.guidance import Guidance
-from piflow_cli.presets.resolve import load
 from piflow_cli.sampling.denoise import sample_student, sample_teacher, seeded_generators, seeded_noise
 from piflow_cli.sampling.teacher import own_teacher
 from piflow_cli.students.open import open_student
@@ -108,8 +107,7 @@ class DistilledStudy(Study):
         return (*super().teacher_options(arm), *own)
 
     def settings(self) -> tuple[str, ...]:
-        iterations = load(self.teacher).optimisation.iterations if self.shorter is None else self.shorter
-        return (*super().settings(), *look_settings(iterations))
+        return (*super().settings(), *look_settings(self.teacher, self.shorter))
 
     @torch.no_grad()
     def measure(self, arm: Arm, folder: Path) -> Measured:

@@ -31,7 +31,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from piflow_cli.console import Console
-from piflow_cli.presets.resolve import load
 from piflow_cli.reports.grids import comparison_grid
 from piflow_cli.reports.images import save_png, to_images
 from piflow_cli.sampling.denoise import sample_student
@@ -99,8 +98,7 @@ class EmojiStudy(Study):
     images: int = all_images
 
     def settings(self) -> tuple[str, ...]:
-        iterations = load(self.teacher).optimisation.iterations if self.shorter is None else self.shorter
-        return (*super().settings(), *look_settings(iterations))
+        return (*super().settings(), *look_settings(self.teacher, self.shorter))
 
     @torch.no_grad()
     def measure(self, arm: Arm, folder: Path) -> Measured:

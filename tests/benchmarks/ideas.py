@@ -33,7 +33,7 @@ from piflow_cli.console import format_table
 
 
 @dataclass(frozen=True)
-class Ruler:
+class Judging:
     """The figures of a student: those that judge an idea, and others that the file has beside them."""
 
     judges: tuple[str, ...]
@@ -46,7 +46,7 @@ class Ruler:
         return ("idea", "evaluations", "iterations", *judged)
 
 
-DIGITS = Ruler(("to_data", "by_classifier"), ("to_teacher", "squared_distance"))
+DIGITS = Judging(("to_data", "by_classifier"), ("to_teacher", "squared_distance"))
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class Found:
     figures: list[Measured]
 
 
-def against(found: Found, base: Found, ruler: Ruler) -> list[Judged]:
+def against(found: Found, base: Found, judging: Judging) -> list[Judged]:
     """Whether the students of an idea have lower figures than those of the published recipe, by each judge."""
     figures = {found.idea.name: found.figures, base.idea.name: base.figures}
-    return [judge(Comparison(found.idea.name, base.idea.name, figure), figures) for figure in ruler.judges]
+    return [judge(Comparison(found.idea.name, base.idea.name, figure), figures) for figure in judging.judges]
 
 
 def told(idea: Idea) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def named(found: dict[str, Any]) -> str:
     return " ".join((found["idea"], *found["settings"]))
 
 
-def row(found: Found, base: Found, ruler: Ruler = DIGITS) -> dict[str, Any]:
+def row(found: Found, base: Found, judging: Judging = DIGITS) -> dict[str, Any]:
     settings = resolved(found.idea.arm.settings, found.idea.teacher)
     return {
         **told(found.idea),
@@ -81,8 +81,8 @@ def row(found: Found, base: Found, ruler: Ruler = DIGITS) -> dict[str, Any]:
         "besides": found.idea.besides,
         "iterations": settings.optimisation.iterations,
         "seeds": list(found.seeds),
-        "judged": [asdict(one) for one in against(found, base, ruler)],
-        "figures": [{name: one[name] for name in (*ruler.judges, *ruler.others)} for one in found.figures],
+        "judged": [asdict(one) for one in against(found, base, judging)],
+        "figures": [{name: one[name] for name in (*judging.judges, *judging.others)} for one in found.figures],
     }
 
 
@@ -96,7 +96,7 @@ def line(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure(
-    asked: Sequence[Idea], table: Sequence[Idea], ruler: Ruler, study: Study, seeds: Sequence[int], jobs: int
+    asked: Sequence[Idea], table: Sequence[Idea], judging: Judging, study: Study, seeds: Sequence[int], jobs: int
 ) -> Iterator[dict[str, Any]]:
     """A row for each of the ideas ``asked`` but those that others of ``table`` are held against, measured too."""
     by_name = {idea.name: idea for idea in table}
@@ -107,10 +107,10 @@ def measure(
     found: dict[str, Found] = {}
     for name, idea in needed.items():
         found[name] = Found(idea, seeds, [study.figures(idea.arm, seed) for seed in seeds])
-        shown = [[round(one[figure], 4) for figure in ruler.judges] for one in found[name].figures]
+        shown = [[round(one[figure], 4) for figure in judging.judges] for one in found[name].figures]
         print(f"{name}: {shown}", flush=True)
         if idea.base != name:
-            yield row(found[name], found[idea.base], ruler)
+            yield row(found[name], found[idea.base], judging)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -123,7 +123,7 @@ def run(
     arguments: list[str] | None,
     table: Sequence[Idea],
     study_of: type[Study],
-    ruler: Ruler,
+    judging: Judging,
 ) -> None:
     """Measure ideas of ``table`` on students of one teacher, as the command line tells; ``parser`` gets its options."""
     add_options(parser, "names of ideas", study_of.all_images)
@@ -138,10 +138,10 @@ def run(
     if options.keep:
         file = file.keeping(parser, [named(told(idea)) for idea in asked])
     rows: list[dict[str, Any]] = []
-    for found in measure(asked, table, ruler, study, seeds, options.jobs):
+    for found in measure(asked, table, judging, study, seeds, options.jobs):
         rows.append(found)
         file.write(rows)
-    print(format_table([line(found) for found in rows], ruler.columns))
+    print(format_table([line(found) for found in rows], judging.columns))
 
 
 if __name__ == "__main__":

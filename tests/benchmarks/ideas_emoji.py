@@ -25,7 +25,7 @@ from claim_table import Arm
 from claims_emoji import EmojiStudy
 from emoji import EXTRACTOR, pictures_of_prompts, write_picture
 from idea_table import BASE_2, BASE_4, Idea
-from ideas import Ruler, run
+from ideas import Judging, run
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -35,7 +35,7 @@ from piflow_cli.evaluation.metrics.frechet import frechet_distance_of_samples
 from piflow_cli.sampling.denoise import sample_student
 from piflow_cli.system.files import replacing_file, replacing_folder
 
-EMOJI = Ruler(("to_data", "error"), ("to_teacher",))
+EMOJI = Judging(("to_data", "error"), ("to_teacher",))
 BASE_1 = "published at 1 NFE"
 DATA = "data"  # folder that the program of the teacher fetches
 AT_ONCE = 32  # pictures that are decoded and looked at
