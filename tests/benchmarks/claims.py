@@ -48,6 +48,11 @@ def named(found: dict[str, Any]) -> str:
     return f"claim {found['number']}, {found['title']}: {found['says']}"
 
 
+def names_of(claim: Claim) -> tuple[str, str]:
+    """What --only may call it: claims of one number have titles of their own."""
+    return str(claim.number), claim.title
+
+
 def record(claim: Claim, figures: dict[str, list[Measured]], seeds: list[int]) -> dict[str, Any]:
     """What the file has of one claim: its words, the figures of every student and seed, and what follows."""
     comparisons = [judge(one, figures) for one in claim.comparisons]
@@ -76,12 +81,12 @@ def run(
     parser: argparse.ArgumentParser, arguments: list[str] | None, claims: Sequence[Claim], study_of: type[Study]
 ) -> None:
     """Measure ``claims`` on students of one teacher, as the command line tells; ``parser`` gets its options here."""
-    add_options(parser, "numbers of claims", study_of.all_images)
+    add_options(parser, "numbers or titles of claims", study_of.all_images)
     options = parser.parse_args(arguments)
     seeds = seeds_of(parser, options.seeds)
-    numbers = asked_for(parser, options.only, dict.fromkeys(str(claim.number) for claim in claims))
+    names = asked_for(parser, options.only, dict.fromkeys(name for claim in claims for name in names_of(claim)))
     study = study_of(options.runs, options.iterations, options.images, options.device)
-    asked = [claim for number in numbers for claim in claims if str(claim.number) == number]
+    asked = list({claim.title: claim for name in names for claim in claims if name in names_of(claim)}.values())
     arms = [(arm, claim.inspects) for claim in asked for arm in claim.arms.values()]
     study.prepare(arm for arm, _ in arms)
     facts = {**machine(torch.device(options.device)), **study.facts()}

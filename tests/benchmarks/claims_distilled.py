@@ -20,7 +20,7 @@ from claim_courses import PAIR, against_teacher, course, ends_of, look_settings
 from claim_runs import Measured, Study
 from claim_table import Arm
 from claims import run
-from claims_emoji import FRAGILITY, MIXING, PREMISE
+from claims_emoji import FRAGILITY, MIXING, MIXING_AT_ONE, PREMISE
 from digits import TEACHER_STEPS
 from guided_digits import RECIPE, distil_guidance
 from torch import Tensor
@@ -45,13 +45,12 @@ def student(nfe: int, *settings: str) -> Arm:
 
 
 TEACHERS = {"two halves": student(4, GUIDED), "distilled": student(4)}
-STUDENTS = {
-    "mixing": student(4, MIXED),
-    "no mixing": student(4),
-    "1 NFE, mixing": student(1, MIXED),
-    "1 NFE, no mixing": student(1),
-}
-CLAIMS = (replace(PREMISE, arms=TEACHERS), replace(MIXING, arms=STUDENTS), replace(FRAGILITY, arms=TEACHERS))
+CLAIMS = (
+    replace(PREMISE, arms=TEACHERS),
+    replace(MIXING, arms={"mixing": student(4, MIXED), "no mixing": student(4)}),
+    replace(MIXING_AT_ONE, arms={"mixing": student(1, MIXED), "no mixing": student(1)}),
+    replace(FRAGILITY, arms=TEACHERS),
+)
 
 
 @dataclass(frozen=True)
