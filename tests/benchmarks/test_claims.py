@@ -11,6 +11,7 @@ import claim_courses
 import claim_runs
 import claims
 import claims_diffusion
+import claims_distilled
 import claims_emoji
 import claims_page
 import claims_video
@@ -87,7 +88,12 @@ def test_a_command_that_fails_is_told(capsys) -> None:
 
 def test_every_claim_compares_students_that_it_has():
     assert len({claim.number for claim in CLAIMS}) == len(CLAIMS)
-    for claim in (*CLAIMS, *claims_emoji.CLAIMS, *claims_diffusion.CLAIMS, *claims_video.CLAIMS):
+    studies = (CLAIMS, claims_distilled.CLAIMS, claims_emoji.CLAIMS, claims_diffusion.CLAIMS, claims_video.CLAIMS)
+    for study in studies:
+        # --only takes titles, with commas between.
+        titles = [claim.title for claim in study]
+        assert len(set(titles)) == len(titles) and "," not in "".join(titles)
+    for claim in (claim for study in studies for claim in study):
         used = {name for one in claim.comparisons for name in (one.better, one.worse)}
         assert used <= claim.arms.keys()
 
