@@ -28,7 +28,7 @@ class Arm:
     policy: str = "gm"
     nfe: int = 1
     settings: tuple[str, ...] = ()
-    sampling: dict[str, float] = field(default_factory=dict)
+    sampling: dict[str, float | str] = field(default_factory=dict)
     variant: str | None = None
     start: Arm | None = None
 

@@ -27,6 +27,7 @@ class Idea:
         variant: a row of idea_variants.py.
         nfe: evaluations that the students are trained for.
         steps: evaluations in sampling; None: as trained.
+        temperature: of the mixture in sampling; None: as trained.
         base: the idea whose students are compared.
         begins_at: evaluations of the student that takes the first half of the iterations; None: there is none.
         besides: network evaluations of a training that belong to no iteration.
@@ -38,6 +39,7 @@ class Idea:
     variant: str | None = None
     nfe: int = 1
     steps: int | None = None
+    temperature: float | str | None = None
     base: str = BASE
     begins_at: int | None = None
     besides: int = 0
@@ -52,7 +54,8 @@ class Idea:
         equal = () if iterations == own else (f"optimisation.iterations={iterations}",)
         settings = self.settings + equal
         start = None if self.begins_at is None else Arm(nfe=self.begins_at, settings=settings)
-        sampling: dict[str, float] = {} if self.steps is None else {"steps": self.steps}
+        told = {"steps": self.steps, "temperature": self.temperature}
+        sampling = {name: value for name, value in told.items() if value is not None}
         return Arm("gm", self.nfe, settings, sampling, self.variant, start)
 
     @property
@@ -67,6 +70,7 @@ class Idea:
         changes = {
             f"--nfe {self.nfe}": self.nfe != 1,
             f"--steps {self.steps}": self.steps is not None,
+            f"--temperature {self.temperature}": self.temperature is not None,
             f"--fork of --nfe {self.begins_at}": self.begins_at is not None,
             f"variant {self.variant}": self.variant is not None,
         }
@@ -139,6 +143,8 @@ LENGTHS = (
     Idea("elastic at 1 NFE", variant="elastic", nfe=4, steps=1),
     Idea("elastic at 2 NFE", variant="elastic", nfe=4, steps=2, base=BASE_2),
     Idea("elastic at 4 NFE", variant="elastic", nfe=4, base=BASE_4),
+    Idea("temperature auto at 2 NFE", nfe=2, temperature="auto", base=BASE_2),
+    Idea("temperature auto at 4 NFE", nfe=4, temperature="auto", base=BASE_4),
     Idea("best at 2 NFE", BEST, nfe=2, base=BASE_2),
     Idea("best at 4 NFE", BEST, nfe=4, base=BASE_4),
     Idea("best and elastic at 1 NFE", BEST, "elastic", nfe=4, steps=1),

@@ -98,19 +98,21 @@ def line(found: dict[str, Any]) -> dict[str, Any]:
 def measure(
     asked: Sequence[Idea], table: Sequence[Idea], judging: Judging, study: Study, seeds: Sequence[int], jobs: int
 ) -> Iterator[dict[str, Any]]:
-    """A row for each of the ideas ``asked`` but those that others of ``table`` are held against, measured too."""
+    """A row for each of the ideas ``asked`` but the published recipes; what each is held against is measured too."""
     by_name = {idea.name: idea for idea in table}
     needed = {idea.name: idea for one in asked for idea in (by_name[one.base], one)}
     study.prepare(idea.arm for idea in needed.values())
     if jobs > 1:
         make_all(study, [(idea.arm, False) for idea in needed.values()], seeds, jobs)
     found: dict[str, Found] = {}
-    for name, idea in needed.items():
-        found[name] = Found(idea, seeds, [study.figures(idea.arm, seed) for seed in seeds])
-        shown = [[round(one[figure], 4) for figure in judging.judges] for one in found[name].figures]
-        print(f"{name}: {shown}", flush=True)
-        if idea.base != name:
-            yield row(found[name], found[idea.base], judging)
+    for one in asked:
+        for idea in (by_name[one.base], one):
+            if idea.name not in found:
+                found[idea.name] = Found(idea, seeds, [study.figures(idea.arm, seed) for seed in seeds])
+                shown = [[round(own[figure], 4) for figure in judging.judges] for own in found[idea.name].figures]
+                print(f"{idea.name}: {shown}", flush=True)
+        if one.base != one.name:
+            yield row(found[one.name], found[one.base], judging)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -37,6 +37,7 @@ from piflow_cli.system.files import replacing_file, replacing_folder
 
 EMOJI = Judging(("to_data", "error"), ("to_teacher",))
 BASE_1 = "published at 1 NFE"
+NOT_COLD_2, NOT_COLD_4 = "temperature 1 at 2 NFE", "temperature 1 at 4 NFE"
 DATA = "data"  # folder that the program of the teacher fetches
 AT_ONCE = 32  # pictures that are decoded and looked at
 
@@ -56,10 +57,16 @@ IDEAS = (
     Idea(BASE_1, of(batch=32), base=BASE_1, teacher="emoji"),
     Idea(BASE_2, of(batch=16), nfe=2, base=BASE_2, teacher="emoji"),
     Idea(BASE_4, nfe=4, base=BASE_4, teacher="emoji"),
+    Idea(NOT_COLD_2, of(batch=16), nfe=2, temperature=1, base=BASE_2, teacher="emoji"),
+    Idea(NOT_COLD_4, nfe=4, temperature=1, base=BASE_4, teacher="emoji"),
     Idea("energy 24 and moments 12", of(*PICTURES, *BEST, batch=32), base=BASE_1, teacher="emoji"),
     Idea("elastic at 1 NFE", ELASTIC, "elastic", nfe=4, steps=1, base=BASE_1, teacher="emoji"),
     Idea("elastic at 2 NFE", ELASTIC, "elastic", nfe=4, steps=2, base=BASE_2, teacher="emoji"),
     Idea("elastic at 4 NFE", ELASTIC, "elastic", nfe=4, base=BASE_4, teacher="emoji"),
+    *(
+        Idea(f"elastic and {base}", ELASTIC, "elastic", nfe=4, steps=steps, temperature=1, base=base, teacher="emoji")
+        for steps, base in ((2, NOT_COLD_2), (4, NOT_COLD_4))
+    ),
 )
 
 
