@@ -128,13 +128,17 @@ class EmojiStudy(Study):
 
     def _fine(self, opened: OpenedModel, noise: Tensor, told: dict[str, Tensor]) -> Tensor:
         """Latents of the teacher's TEACHER_STEPS steps, drawn once for each teacher."""
-        facts = opened.student.facts
-        name = f"teacher-{facts.family}-{facts.guidance:g}-{facts.shift:g}-{len(noise)}.safetensors"
-        file = self.runs / name
+        file = self.runs / f"{fine_name(opened, len(noise))}.safetensors"
         if not file.exists():
             fine = own_teacher(opened.student, opened.found.folder).sample(noise, told, TEACHER_STEPS)
             _write_aside(file, lambda aside: save_file({"fine": fine.cpu().contiguous()}, aside))
         return load_file(file)["fine"].to(noise.device)
+
+
+def fine_name(opened: OpenedModel, count: int) -> str:
+    """What ``count`` fine samples of the student's teacher are called in RUNS."""
+    facts = opened.student.facts
+    return f"teacher-{facts.family}-{facts.guidance:g}-{facts.shift:g}-{count}"
 
 
 def _save_pictures(opened: OpenedModel, rows: dict[str, Tensor], file: Path) -> None:

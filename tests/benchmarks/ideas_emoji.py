@@ -13,7 +13,7 @@ of latents, against 50 Euler steps of the teacher from the same noise. `to_teach
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -22,7 +22,7 @@ import torch
 from claim_courses import against_teacher
 from claim_runs import Measured
 from claim_table import Arm
-from claims_emoji import EmojiStudy
+from claims_emoji import EmojiStudy, fine_name
 from emoji import EXTRACTOR, pictures_of_prompts, write_picture
 from idea_table import BASE_2, BASE_4, Idea
 from ideas import Judging, run
@@ -103,9 +103,8 @@ class PicturedStudy(EmojiStudy):
         noise, told = opened.noise(opened.specs), opened.conditioning(opened.specs)
         fine = self._fine(opened, noise, told)
         states = sample_student(opened.student, noise, told, **arm.sampling)
-        drawn, by_teacher = (
-            self.features(opened.decode(part) for part in given.split(AT_ONCE)) for given in (states, fine)
-        )
+        drawn = self.features(map(opened.decode, states.split(AT_ONCE)))
+        by_teacher = self.kept_features(fine_name(opened, len(fine)), map(opened.decode, fine.split(AT_ONCE)))
         return {
             "to_data": frechet_distance_of_samples(drawn, self.of_data()),
             "error": against_teacher(states, fine)["error"],
@@ -113,18 +112,27 @@ class PicturedStudy(EmojiStudy):
         }
 
     def of_data(self) -> Tensor:
-        """The features of the pictures of all shipped prompts, taken once."""
-        file = self.runs / f"{EXTRACTOR}.safetensors"
+        """The features of the pictures of all shipped prompts."""
+        return self.kept_features(DATA, shipped_pictures(self.runs / DATA))
+
+    def kept_features(self, of: str, pictures: Iterable[Tensor]) -> Tensor:
+        """The features of ``pictures``, which are taken once for all students and kept in RUNS."""
+        file = self.runs / f"{EXTRACTOR}-{of}.safetensors"
         if not file.is_file():
-            shown = torch.stack([2 * picture.float() / 255 - 1 for _, picture in pictures_of_prompts(self.runs / DATA)])
             with replacing_file(file) as aside:
-                save_file({"features": self.features(shown.split(AT_ONCE))}, aside)
+                save_file({"features": self.features(pictures)}, aside)
         return load_file(file)["features"]
 
     def features(self, pictures: Iterable[Tensor]) -> Tensor:
         """Features (N, D) of pictures (B, 3, H, W) in [-1, 1], part by part."""
         extractor = open_extractor(EXTRACTOR, torch.device(self.device))
         return torch.cat([extractor.features(part) for part in pictures])
+
+
+def shipped_pictures(data: Path) -> Iterator[Tensor]:
+    """Those of all shipped prompts, AT_ONCE at a time, in [-1, 1]."""
+    shown = torch.stack([picture for _, picture in pictures_of_prompts(data)])
+    yield from (2 * part.float() / 255 - 1 for part in shown.split(AT_ONCE))
 
 
 def main(arguments: list[str] | None = None) -> None:
