@@ -35,8 +35,8 @@ def refusal(*given: object) -> str:
     return f"{caught.value.message}\n{caught.value.hint}"
 
 
-def test_digits_has_one() -> None:
-    assert "digits" in WITH_RECIPES
+def test_the_teachers_that_were_measured_have_one() -> None:
+    assert WITH_RECIPES == ["digits", "emoji"]
 
 
 @pytest.mark.parametrize("name", WITH_RECIPES)
