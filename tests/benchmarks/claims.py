@@ -86,7 +86,7 @@ def run(
     seeds = seeds_of(parser, options.seeds)
     names = asked_for(parser, options.only, dict.fromkeys(name for claim in claims for name in names_of(claim)))
     study = study_of(options.runs, options.iterations, options.images, options.device)
-    asked = list({claim.title: claim for name in names for claim in claims if name in names_of(claim)}.values())
+    asked = list({names_of(claim): claim for name in names for claim in claims if name in names_of(claim)}.values())
     arms = [(arm, claim.inspects) for claim in asked for arm in claim.arms.values()]
     study.prepare(arm for arm, _ in arms)
     facts = {**machine(torch.device(options.device)), **study.facts()}
