@@ -30,6 +30,7 @@ from piflow_cli.data.labelled_images import load_images
 from piflow_cli.inspection.robustness import TYPICAL, size_name
 from piflow_cli.sampling.denoise import sample_student
 from piflow_cli.students.open import open_student
+from piflow_cli.students.run_status import status_of
 from piflow_cli.weights.locate import locate
 
 Measured = dict[str, Any]
@@ -118,6 +119,9 @@ class Study:
             where += ["--fork", str(begin)]
         asked = ("distill", *self.teacher_options(arm), *where, *arm.options, *given, "--quiet")
         piflow(*asked)
+        # A run that SIGTERM has stopped is no failure to piflow: a study that is killed has no student in it yet.
+        if (status := status_of(folder, whole=False)).state != "finished":
+            raise RuntimeError(f"{folder} is {status.state} at iteration {status.iteration} of {status.iterations}")
 
     @torch.no_grad()
     def measure(self, arm: Arm, folder: Path) -> Measured:

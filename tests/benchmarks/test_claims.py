@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from claim_runs import growth
 from claim_table import CLAIMS, Arm, Claim, Comparison
 from claim_verdicts import FAILS, HOLDS, UNDECIDED, half_width, judge, verdict
 from common import write_json
+from interruptions import interrupted_at
 from tiny_presets import texts
 from tiny_vae import tiny_vae
 from zoo import ZOO, zoo_preset
@@ -29,6 +31,7 @@ from piflow_cli.sampling.denoise import sample_student
 from piflow_cli.sampling.teacher import own_teacher
 from piflow_cli.students.run_settings import read_settings
 from piflow_cli.students.runs import RunFolder
+from piflow_cli.training import run
 
 
 def figures(**values: list[float]) -> dict[str, list[dict[str, float]]]:
@@ -84,6 +87,17 @@ def test_a_command_that_fails_is_told(capsys) -> None:
     with pytest.raises(RuntimeError, match="piflow distill --teacher gone: exit code 2"):
         claim_runs.piflow("distill", "--teacher", "gone")
     assert "gone" in capsys.readouterr().err
+
+
+def test_a_student_whose_training_was_stopped_is_not_measured(tmp_path, monkeypatch) -> None:
+    """To piflow itself SIGTERM is no failure; the same study goes on from there."""
+    study, arm = claim_runs.Study(tmp_path, 3, images=20), Arm(settings=("optimisation.batch_size=8",))
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "train_step", interrupted_at(2, signal.SIGTERM))
+        with pytest.raises(RuntimeError, match="is stopped at iteration 2 of 3"):
+            study.figures(arm, 0)
+    assert not study.measured(arm, 0).exists()
+    assert study.figures(arm, 0)["to_data"] > 0
 
 
 def test_every_claim_compares_students_that_it_has():
